@@ -1,0 +1,58 @@
+"""Every error of the library: one root, a sentence a class, data as attributes, causes chained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class TaskcastError(Exception):
+    """Root of all errors raised by taskcast."""
+
+
+class DeclarationError(TaskcastError, TypeError):
+    """A task was declared with an option that cannot work; raised at import."""
+
+    def __init__(self, task: str, problem: str, remedy: str) -> None:
+        super().__init__(f"task {task}: {problem}; {remedy}")
+        self.task = task
+
+
+class SettingsError(TaskcastError, ValueError):
+    """A setting is missing or wrong; the message names its environment variable."""
+
+
+class ArgumentError(TaskcastError, ValueError):
+    """A run was asked for with arguments that the task's declaration cannot use."""
+
+    def __init__(self, field: str, value: Any, remedy: str) -> None:
+        super().__init__(f"{field}={value!r:.120}: {remedy}")
+        self.field = field
+
+
+class PayloadTooLarge(TaskcastError, ValueError):
+    """A progress report, a log line or a checkpoint is larger than a row or a message may be."""
+
+    def __init__(self, field: str, size: int, limit: int, remedy: str) -> None:
+        super().__init__(f"{field} is {size} bytes, at most {limit} are allowed; {remedy}")
+        self.field, self.size, self.limit = field, size, limit
+
+
+class PublicError(TaskcastError):
+    """Raised by a task whose message may be shown to the user; any other exception shows only its kind.
+
+    >>> raise PublicError("This account has no public posts.", code="empty_account")
+    """
+
+    def __init__(self, message: str, *, code: str = "failed") -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_public_error, (type(self), str(self), self.code)
+
+
+def _rebuild_public_error(cls: type[PublicError], message: str, code: str) -> PublicError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, message)
+    error.code = code
+    return error

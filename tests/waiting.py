@@ -1,0 +1,36 @@
+"""Waiting for a condition, never for the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(predicate: Callable[[], T], description: str, timeout: float = 30, every: float = 0.02) -> T:
+    """Return the first truthy value of `predicate`, or fail with what was waited for and last seen."""
+    deadline = time.monotonic() + timeout
+    while not (value := predicate()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout} s until {description}; last seen: {value!r}")
+        time.sleep(every)
+    return value
+
+
+async def eventually(
+    predicate: Callable[[], T | Awaitable[T]], description: str, timeout: float = 30, every: float = 0.02
+) -> T:
+    """The twin of `wait_until` for coroutines; `predicate` may be either kind."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = predicate()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout} s until {description}; last seen: {value!r}")
+        await asyncio.sleep(every)
