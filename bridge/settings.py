@@ -1,0 +1,89 @@
+"""Settings as values: what a `Bridge` and its processes need, passed in, never looked up here."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+PositiveTime = Annotated[timedelta, Field(gt=timedelta(0))]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SupabaseSettings(_Settings):
+    """Where the Supabase project answers, and the key of its service role."""
+
+    url: str
+    key: SecretStr
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_origin(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://, such as https://<project>.supabase.co")
+        return url.rstrip("/")
+
+    @field_validator("key")
+    @classmethod
+    def _is_a_service_key(cls, key: SecretStr) -> SecretStr:
+        if key.get_secret_value().startswith("sb_publishable_"):
+            raise ValueError("is the publishable key; the bridge needs the secret key (sb_secret_...)")
+        return key
+
+
+class OutboxSettings(_Settings):
+    """The durable stream of run events in Redis."""
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    prefix: str = Field(default="taskcast", pattern=r"^[a-z0-9:_-]{1,60}$")
+    partitions: int = Field(default=8, ge=1, le=256)
+    max_length: int = Field(default=200_000, ge=1_000, description="entries of one partition")
+    flush_interval: PositiveTime = timedelta(milliseconds=50)
+    progress_interval: PositiveTime = Field(
+        default=timedelta(milliseconds=300), description="least time between two progress entries of a run"
+    )
+    timeout: PositiveTime = Field(
+        default=timedelta(seconds=2), description="the longest a state change waits for Redis"
+    )
+    buffered_runs: int = Field(default=10_000, ge=100, description="runs kept in memory while Redis is away")
+    checkpoint_ttl: PositiveTime = timedelta(days=7)
+
+
+class BroadcastSettings(_Settings):
+    """Realtime Broadcast: who may listen, and how much the project's plan lets us send."""
+
+    private: bool = True
+    messages_per_second: int = Field(
+        default=100, ge=1, description="the plan's figure: 100 free, 500 pro, 2500 uncapped"
+    )
+    listeners: int = Field(
+        default=1, ge=0, description="deliveries expected of each message; they count against the plan"
+    )
+    batch: int = Field(default=50, ge=1, le=500, description="messages in one REST call at most")
+
+
+class PublisherSettings(_Settings):
+    """The bridge process."""
+
+    batch: int = Field(default=500, ge=1, le=5_000, description="outbox entries read at once")
+    lease: PositiveTime = Field(
+        default=timedelta(seconds=5), description="a dead replica's partitions are taken over after this"
+    )
+    request_timeout: PositiveTime = timedelta(seconds=10)
+    max_backoff: PositiveTime = timedelta(seconds=15)
+
+
+class BridgeSettings(_Settings):
+    """All of it; a worker needs the outbox only, a bridge process needs `supabase` too."""
+
+    outbox: OutboxSettings = OutboxSettings()
+    supabase: SupabaseSettings | None = None
+    broadcast: BroadcastSettings = BroadcastSettings()
+    publisher: PublisherSettings = PublisherSettings()
+    expose_errors: bool = Field(
+        default=False, description="show the text of any exception to the user, not only PublicError's"
+    )
