@@ -37,8 +37,30 @@ class PayloadTooLarge(TaskcastError, ValueError):
         self.field, self.size, self.limit = field, size, limit
 
 
+class LocalStackError(TaskcastError, RuntimeError):
+    """The embedded stack cannot start or go on; the message says what to do."""
+
+
+class PartCrashed(LocalStackError):
+    """A part of the embedded stack ended by itself; carries the end of its log."""
+
+    def __init__(self, part: str, exit_code: int, log_tail: str) -> None:
+        super().__init__(
+            f"{part} ended by itself with exit code {exit_code}; its last log lines:\n{log_tail}"
+        )
+        self.part, self.exit_code, self.log_tail = part, exit_code, log_tail
+
+
+class MigrationError(LocalStackError):
+    """A migration failed; the message names its file and the line of the SQL."""
+
+    def __init__(self, file: str, line: int, problem: str) -> None:
+        super().__init__(f"{file}:{line}: {problem}")
+        self.file, self.line = file, line
+
+
 class PublicError(TaskcastError):
-    """Raised by a task whose message may be shown to the user; any other exception shows only its kind.
+    """Raised by a task whose message its user may see; any other exception shows only its kind.
 
     >>> raise PublicError("This account has no public posts.", code="empty_account")
     """

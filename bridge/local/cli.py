@@ -1,0 +1,96 @@
+"""The command behind `celery -A tasks local` and `python -m bridge.local`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from datetime import timedelta
+from pathlib import Path
+
+from bridge.errors import LocalStackError
+from bridge.local.realtime.limits import TenantLimits
+from bridge.local.stack import Stack
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stack until Ctrl-C; return the exit code: 0, or 1 with the error on stderr."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
+    try:
+        asyncio.run(_run(options))
+    except LocalStackError as error:
+        print(f"local stack: {error}", file=sys.stderr, flush=True)
+        return 1
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+async def _run(options: argparse.Namespace) -> None:
+    asked_to_end = _asked_to_end(with_stdin=options.end_with_stdin)
+    stack = Stack(options.data_dir, options.port, options.keep, options.tenant, options.migrations)
+    running = asyncio.create_task(_serve(stack, as_json=options.json))
+    await asyncio.wait({running, asked_to_end}, return_when=asyncio.FIRST_COMPLETED)
+    running.cancel()
+    try:
+        await running
+    except asyncio.CancelledError:
+        return
+
+
+async def _serve(stack: Stack, *, as_json: bool) -> None:
+    async with stack:
+        told = stack.endpoints
+        print(json.dumps(told.as_json()) if as_json else told.as_table(), flush=True)
+        await stack.wait()
+
+
+def _asked_to_end(*, with_stdin: bool) -> asyncio.Future[None]:
+    loop = asyncio.get_running_loop()
+    asked: asyncio.Future[None] = loop.create_future()
+
+    def ask() -> None:
+        if not asked.done():
+            asked.set_result(None)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, ask)
+    if with_stdin:
+        loop.add_reader(sys.stdin.fileno(), _at_end_of_stdin, ask)
+    return asked
+
+
+def _at_end_of_stdin(ask: Callable[[], None]) -> None:
+    if not sys.stdin.buffer.raw.read(4096):  # type: ignore[attr-defined]
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        ask()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="local", description="Run Redis, Postgres, REST, Auth and Realtime."
+    )
+    parser.add_argument(
+        "--port", type=int, help="port of the API; by default 54321, or a free one when taken"
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the data between starts")
+    parser.add_argument("--data-dir", type=Path, help="where to keep the data; by default .taskcast")
+    parser.add_argument("--migrations", type=Path, action="append", default=[], help="one more directory")
+    parser.add_argument("--json", action="store_true", help="one line of JSON when ready, for programs")
+    parser.add_argument("--tenant", type=_tenant, default=TenantLimits(), help=argparse.SUPPRESS)
+    parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def _tenant(text: str) -> TenantLimits:
+    given = json.loads(text)
+    times = {field.name for field in fields(TenantLimits) if isinstance(field.default, timedelta)}
+    return TenantLimits(
+        **{name: timedelta(seconds=value) if name in times else value for name, value in given.items()}
+    )

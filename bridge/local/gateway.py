@@ -1,0 +1,124 @@
+"""The one origin of the stack: checks and exchanges keys, answers CORS, routes to REST, Auth and Realtime."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from bridge.local import cors
+from bridge.local.keys import Keys
+from bridge.local.proxy import Proxy
+
+_log = logging.getLogger(__name__)
+_REST, _AUTH, _REALTIME = "/rest/v1", "/auth/v1", "/realtime/v1"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Mounted(Protocol):
+    """A service that runs inside the gateway's process; its routes are relative to its prefix."""
+
+    def routes(self) -> Iterable[web.AbstractRouteDef]: ...
+
+
+class Gateway:
+    """An aiohttp server on a listening socket; a service in `down` answers 503."""
+
+    def __init__(self, keys: Keys, rest: URL, auth: Mounted, realtime: Mounted | None) -> None:
+        self.down: set[str] = set()
+        self._keys = keys
+        self._proxy = Proxy(rest)
+        # A lookup body or a batch insert is PostgREST's to judge; Realtime's own bound is 8 MB.
+        self._app = web.Application(middlewares=[self._front], client_max_size=16 * 2**20)
+        self._app.on_response_prepare.append(_open_to_all)
+        self._app.router.add_route("*", _REST + "{path:(/.*)?}", self._to_rest)
+        _mount(self._app, _AUTH, auth)
+        if realtime is not None:
+            _mount(self._app, _REALTIME, realtime)
+        self._runner = web.AppRunner(self._app, access_log=None, handler_cancellation=True)
+
+    async def start(self, listener: socket.socket) -> None:
+        """Serve on a socket that is bound already."""
+        await self._proxy.start()
+        await self._runner.setup()
+        await web.SockSite(self._runner, listener).start()
+
+    async def stop(self) -> None:
+        """Close every connection."""
+        await self._runner.cleanup()
+        await self._proxy.stop()
+
+    @web.middleware
+    async def _front(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        service = request.path.split("/")[1]
+        if service in self.down:
+            return web.json_response({"message": "name resolution failed"}, status=503)
+        if service == "realtime":
+            return await handler(self._with_exchanged_keys(request))
+        if cors.is_preflight(request):
+            return cors.preflight(request)
+        return await handler(request)
+
+    async def _to_rest(self, request: web.Request) -> web.StreamResponse:
+        bearer = _bearer(request)
+        key = request.headers.get("apikey") or request.query.get("apikey") or bearer
+        if not key:
+            return _refused(
+                "No API key found in request", "No `apikey` request header or url param was found."
+            )
+        if not self._keys.accepts(key):
+            return _refused("Invalid API key", "Double check your Supabase `anon` or `service_role` API key.")
+        headers = CIMultiDict(request.headers)
+        headers.pop("apikey", None)
+        if not bearer or bearer.startswith("sb_"):
+            headers["Authorization"] = f"Bearer {self._keys.exchange(key)}"
+        return await self._proxy.forward(request, _rest_path(request), headers)
+
+    def _with_exchanged_keys(self, request: web.Request) -> web.Request:
+        """The server behind the gateway knows JWTs only, so keys of the new kind become JWTs here."""
+        headers = CIMultiDict(request.headers)
+        url = request.rel_url
+        if (key := request.query.get("apikey")) and key.startswith("sb_"):
+            url = url.update_query(apikey=self._keys.exchange(key))
+        if (key := headers.get("apikey")) and key.startswith("sb_"):
+            headers["apikey"] = self._keys.exchange(key)
+        if (bearer := _bearer(request)) and bearer.startswith("sb_"):
+            headers["Authorization"] = f"Bearer {self._keys.exchange(bearer)}"
+        if url == request.rel_url and headers == request.headers:
+            return request
+        return request.clone(rel_url=url, headers=headers)
+
+
+def _mount(app: web.Application, prefix: str, service: Mounted) -> None:
+    for route in service.routes():
+        if not isinstance(route, web.RouteDef):
+            raise TypeError(f"{route!r} is not a plain route")
+        app.add_routes([web.RouteDef(route.method, prefix + route.path, route.handler, route.kwargs)])
+
+
+def _bearer(request: web.Request) -> str:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _rest_path(request: web.Request) -> str:
+    """Path and query behind the prefix, byte for byte, without the key that PostgREST would read as a filter."""
+    path = request.rel_url.raw_path.removeprefix(_REST) or "/"
+    raw_query = request.rel_url.raw_query_string
+    query = "&".join(pair for pair in raw_query.split("&") if pair and pair.partition("=")[0] != "apikey")
+    return f"{path}?{query}" if query else path
+
+
+def _refused(message: str, hint: str) -> web.Response:
+    return web.json_response({"message": message, "hint": hint}, status=401)
+
+
+async def _open_to_all(_request: web.Request, response: web.StreamResponse) -> None:
+    if response.status != 101:
+        cors.open_to_all(response.headers)

