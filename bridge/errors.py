@@ -78,3 +78,35 @@ def _rebuild_public_error(cls: type[PublicError], message: str, code: str) -> Pu
     Exception.__init__(error, message)
     error.code = code
     return error
+
+
+class SupabaseUnavailable(TaskcastError):
+    """Supabase did not answer, or answered that it cannot now; the same request is worth repeating."""
+
+
+class KeyRefused(TaskcastError):
+    """Supabase does not accept the key, or the key is not that of the service role."""
+
+
+class SchemaMissing(TaskcastError):
+    """The database lacks the bridge's tables and functions, or has older ones than this code needs."""
+
+
+class BatchRefused(TaskcastError):
+    """The database refused the data of a batch; at least one of its elements will never be accepted."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(f"the database refused a batch ({code})")
+        self.code, self.reason = code, reason
+
+
+class BatchTooLarge(TaskcastError):
+    """A request holds more than the other side takes at once; its halves may pass."""
+
+
+class MessagesRefused(TaskcastError):
+    """Realtime refused a batch because of some of its messages; the others may pass without them."""
+
+    def __init__(self, positions: frozenset[int], reason: str) -> None:
+        super().__init__(f"Realtime refused messages: {reason}")
+        self.positions = positions

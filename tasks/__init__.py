@@ -1,0 +1,1 @@
+"""The application: what this deployment's workers run."""

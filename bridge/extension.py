@@ -1,0 +1,140 @@
+"""`Bridge(app, settings)`: what makes a Celery app report its runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from celery import Celery
+from celery.app.task import Task as CeleryTask
+from kombu.utils.imports import symbol_by_name
+
+from bridge.appender import Appender
+from bridge.errors import ArgumentError, SettingsError
+from bridge.lifecycle import HEADER, Identity, started
+from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
+from bridge.outbox import Outbox, RedisOutbox
+from bridge.publication import Publication, identify, publication
+from bridge.run import Run, current_run
+from bridge.settings import BridgeSettings
+from bridge.signals import Signals
+from bridge.task import BridgeTask
+
+
+class Bridge:
+    """Mirrors every state and progress change of an app's runs; create it right after the app.
+
+    >>> app = Celery("tasks")
+    >>> Bridge(app, BridgeSettings())
+
+    Args:
+        outbox: where events go; Redis Streams unless another is given (see `bridge.testing`).
+
+    Raises:
+        SettingsError: the app's tasks were made before the bridge.
+    """
+
+    def __init__(self, app: Celery, settings: BridgeSettings | None = None, outbox: Outbox | None = None):
+        self.app = app
+        self.settings = settings or BridgeSettings()
+        self.outbox: Outbox = outbox or RedisOutbox(self.settings.outbox)
+        self.appender = Appender(self.outbox, self.settings.outbox)
+        self._undeclared = Declaration("unknown", None)
+        _extend_task_class(app)
+        app.task = _checking(app)
+        app.bridge = self
+        self.signals = Signals(self)
+
+    def declaration(self, task: Any) -> Declaration:
+        """What a task declared; the defaults for one that is not made by this app's base class."""
+        found = getattr(task, "declaration", None)
+        return found if isinstance(found, Declaration) else self._undeclared
+
+    def is_mirrored(self, name: str) -> bool:
+        """Whether the runs of this task have rows; those of unknown tasks do."""
+        return self.declaration(self.app.tasks.get(name)).mirror
+
+    def publication(self, name: str, headers: Mapping[str, Any], body: Any, queue: str) -> Publication:
+        """The identity of the run that a message being published is for."""
+        task = self.app.tasks.get(name)
+        around = current_run()
+        if around is not None and around.identity.run_id == headers["id"]:
+            around.flush()  # what this attempt said, before another one is announced
+            return Publication(around.identity, 1)
+        max_retries = getattr(task, "max_retries", None)
+        declared = self.declaration(task)
+        try:
+            return publication(name, declared, max_retries, headers, body, queue, around)
+        except ArgumentError:  # `send_task` by name checks nothing; the worker will fail the run
+            return publication(name, self._undeclared, max_retries, headers, body, queue, around)
+
+    def begin(self, task: Any, args: Any, kwargs: Any) -> Run:
+        """The run that starts in this process now."""
+        request = task.request
+        problem = None
+        try:
+            identity = self.identity_of(task, request, args, kwargs)
+        except ArgumentError as error:
+            problem = error
+            identity = self.identity_of(task, request, None, None)
+        interval = self.settings.outbox.progress_interval.total_seconds()
+        run = Run(identity, (request.retries or 0) + 1, self.appender, self.outbox, interval)
+        run.problem = problem
+        run.outer = current_run()
+        run.chained = bool(request.chain)
+        run.change(started(identity, time.time()))
+        return run
+
+    def identity_of(self, task: Any, request: Any, args: Any, kwargs: Any) -> Identity:
+        """The identity of a run from its task and request (a context, or a dict of headers).
+
+        Raises:
+            ArgumentError: arguments were given, and name no usable owner or channel.
+        """
+        get = request.get
+        headers = {"id": get("id"), "root_id": get("root_id"), HEADER: get(HEADER)}
+        declared = self.declaration(task)
+        arguments = {} if args is None and kwargs is None else declared.arguments(args or (), kwargs or {})
+        queue = (get("delivery_info") or {}).get("routing_key")
+        return identify(task.name, declared, task.max_retries, headers, arguments, queue)
+
+    def identity_of_message(self, name: str, task_id: str, headers: Mapping[str, Any]) -> Identity:
+        """The identity of a run from the headers of a message that no task takes."""
+        known = {"id": task_id, "root_id": headers.get("root_id"), HEADER: headers.get(HEADER)}
+        return identify(name, self._undeclared, None, known, {}, None)
+
+
+def _extend_task_class(app: Celery) -> None:
+    if "Task" in vars(app) or len(app._tasks):
+        raise SettingsError("Bridge(app, ...) comes right after app = Celery(...), before the first task")
+    base = symbol_by_name(app.task_cls)  # type: ignore[no-untyped-call]
+    if not issubclass(base, BridgeTask):
+        bases = (BridgeTask,) if base is CeleryTask else (BridgeTask, base)
+        app.task_cls = type("BridgeTask", bases, {"abstract": True, "__module__": BridgeTask.__module__})
+
+
+def _checking(app: Celery) -> Callable[..., Any]:
+    """`app.task` that checks a declaration at import; Celery itself makes the task much later."""
+    make = app.task
+
+    def task(*args: Any, **options: Any) -> Any:
+        if len(args) == 1 and callable(args[0]):
+            _check(app, args[0], options)
+            return make(*args, **options)
+
+        def decorate(fun: Callable[..., Any]) -> Any:
+            _check(app, fun, options)
+            return make(**options)(fun)
+
+        return decorate if not args else make(*args, **options)
+
+    return task
+
+
+def _check(app: Celery, fun: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    name = options.get("name") or app.gen_task_name(fun.__name__, fun.__module__)
+    base = options.get("base") or app.Task
+    refuse_unknown(name, options, of_base=dir(base))
+    inherited = {option: getattr(base, option, None) for option in OPTIONS}
+    declare(name, fun, bool(options.get("bind")), {**inherited, **options})

@@ -1,0 +1,119 @@
+"""The outbox: a durable stream of run events in Redis, and the checkpoints of unfinished runs."""
+
+from __future__ import annotations
+
+import json
+from binascii import crc32
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Protocol
+
+import redis
+
+from bridge.errors import PayloadTooLarge, TaskcastError
+from bridge.events import Patch, encode
+from bridge.settings import OutboxSettings
+
+ENTRY_FIELD: Final = "e"
+CHECKPOINT_LIMIT: Final = 64_000
+
+Entry = tuple[str, Patch]
+"""(root id of the tree of runs, patch)"""
+
+
+class OutboxUnavailable(TaskcastError):
+    """The outbox took nothing; the caller keeps what it wanted to append."""
+
+
+class Outbox(Protocol):
+    """Where run events go: a durable, ordered place that the bridge reads from."""
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Append all entries in order, or raise `OutboxUnavailable`; a repeat is harmless."""
+
+    def fullness(self) -> float:
+        """How full the fullest partition was when last asked, 1.0 being the cap."""
+
+    def save_checkpoint(self, run_id: str, state: Any) -> None:
+        """Keep what the next attempt of the run goes on from."""
+
+    def load_checkpoint(self, run_id: str) -> Any:
+        """What the last attempt left, or None."""
+
+
+def partition_of(root_id: str, partitions: int) -> int:
+    """The partition of a tree of runs: parents and children stay in one order, under one writer."""
+    return crc32(root_id.encode()) % partitions
+
+
+def stream_key(prefix: str, partition: int) -> str:
+    """The Redis key of one partition's stream."""
+    return f"{prefix}:outbox:{partition}"
+
+
+class RedisOutbox:
+    """The outbox on Redis Streams."""
+
+    _LENGTH_EVERY: Final = 64
+
+    def __init__(self, settings: OutboxSettings) -> None:
+        self._settings = settings
+        seconds = settings.timeout.total_seconds()
+        self._redis = redis.Redis.from_url(
+            settings.redis_url, socket_timeout=seconds, socket_connect_timeout=seconds
+        )
+        self._appends = 0
+        self._fullness = 0.0
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        settings = self._settings
+        touched: dict[str, None] = {}
+        pipe = self._redis.pipeline(transaction=False)
+        for root_id, patch in entries:
+            key = stream_key(settings.prefix, partition_of(root_id, settings.partitions))
+            touched[key] = None
+            pipe.xadd(key, {ENTRY_FIELD: encode(patch)})
+        ask_length = self._appends % self._LENGTH_EVERY == 0
+        if ask_length:
+            for key in touched:
+                pipe.xlen(key)
+        try:
+            answers = pipe.execute()
+        except redis.RedisError as error:
+            raise OutboxUnavailable(f"Redis took no run events ({type(error).__name__})") from error
+        self._appends += 1
+        if ask_length:
+            self._fullness = max(answers[len(entries) :]) / settings.max_length
+
+    def fullness(self) -> float:
+        return self._fullness
+
+    def save_checkpoint(self, run_id: str, state: Any) -> None:
+        raw = _json(state)
+        if len(raw) > CHECKPOINT_LIMIT:
+            raise PayloadTooLarge("checkpoint", len(raw), CHECKPOINT_LIMIT, "keep a cursor, not the data")
+        try:
+            self._redis.set(self._checkpoint(run_id), raw, px=self._settings.checkpoint_ttl)
+        except redis.RedisError as error:
+            raise OutboxUnavailable(f"Redis took no checkpoint ({type(error).__name__})") from error
+
+    def load_checkpoint(self, run_id: str) -> Any:
+        try:
+            raw = self._redis.get(self._checkpoint(run_id))
+        except redis.RedisError as error:
+            raise OutboxUnavailable(f"Redis gave no checkpoint ({type(error).__name__})") from error
+        return None if raw is None else json.loads(raw)
+
+    def _checkpoint(self, run_id: str) -> str:
+        return f"{self._settings.prefix}:checkpoint:{run_id}"
+
+
+def shed(entries: Iterable[Entry]) -> list[Entry]:
+    """What is left when the outbox is full: progress goes, states and log lines stay."""
+    return [(root, patch) for root, patch in entries if patch.status is not None or patch.logs]
+
+
+def _json(state: Any) -> bytes:
+    try:
+        return json.dumps(state, separators=(",", ":")).encode()
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"a checkpoint must be JSON ({error}); keep a cursor or an id") from error

@@ -1,0 +1,106 @@
+"""Whose a run is and where it reports, found from its message, its arguments and the run around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bridge.events import run_uuid
+from bridge.lifecycle import HEADER, Identity
+from bridge.options import Declaration
+from bridge.run import Run
+
+_INPUT_FILE = "input_file"
+_NOBODYS = Identity(run_id="", root_id="", task="")
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A run about to be published, and how many equal parts it adds to the run it reports to."""
+
+    identity: Identity
+    parts: int
+
+
+def publication(
+    task: str,
+    declaration: Declaration,
+    max_retries: int | None,
+    headers: Mapping[str, Any],
+    body: Any,
+    queue: str | None,
+    around: Run | None,
+) -> Publication:
+    """The identity of a run that is published from within `around`, or from app code."""
+    args, kwargs, embed = body if isinstance(body, tuple) and len(body) == 3 else ((), {}, {})
+    identity = identify(
+        task,
+        declaration,
+        max_retries,
+        headers,
+        declaration.arguments(args or (), kwargs or {}),
+        queue,
+        around,
+    )
+    return Publication(identity, _parts(identity, headers, embed or {}, around))
+
+
+def identify(
+    task: str,
+    declaration: Declaration,
+    max_retries: int | None,
+    headers: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    queue: str | None,
+    around: Run | None = None,
+) -> Identity:
+    """The identity of a run: its header's word first, then its arguments', then the run's around it.
+
+    Raises:
+        ArgumentError: an argument that names the owner or the channel is unusable.
+    """
+    known = headers.get(HEADER) or {}
+    run_id = run_uuid(headers["id"])
+    parent_id = known.get("parent") or _parent(run_id, around)
+    if parent_id == run_id:  # the body of a chord that goes on under its caller's id
+        parent_id = None
+    inherited = around.identity if around is not None else _NOBODYS
+    input_file = arguments.get(_INPUT_FILE)
+    return Identity(
+        run_id=run_id,
+        root_id=run_uuid(headers.get("root_id") or headers["id"]),
+        task=task,
+        queue=queue,
+        owner=known.get("user_id") or declaration.owner_of(arguments) or inherited.owner,
+        channel=known.get("channel") or _channel(declaration, arguments) or inherited.channel,
+        parent_id=parent_id,
+        max_attempts=None if max_retries is None else max_retries + 1,
+        input_file=input_file if isinstance(input_file, str) else None,
+        metadata=known.get("metadata"),
+        tags=tuple(known.get("tags") or ()),
+    )
+
+
+def _channel(declaration: Declaration, arguments: Mapping[str, Any]) -> str | None:
+    return declaration.channel_of(arguments) if arguments else None
+
+
+def _parent(run_id: str, around: Run | None) -> str | None:
+    """What is published by a body is its child; what follows after it (chain, chord) is its sibling."""
+    if around is None:
+        return None
+    if around.in_body and around.run_id != run_id:
+        return around.run_id
+    return around.identity.parent_id
+
+
+def _parts(
+    identity: Identity, headers: Mapping[str, Any], embed: Mapping[str, Any], around: Run | None
+) -> int:
+    if identity.parent_id is None or around is None or around.run_id == identity.run_id:
+        return 1
+    if around.in_body:
+        return 1 + len(embed.get("chain") or ())
+    announced = around.chained and not headers.get("group")
+    return 0 if announced else 1

@@ -1,0 +1,295 @@
+"""A run as its own body sees it: progress, steps, log lines, result link, checkpoint.
+
+Every call is memory only; the appender carries it away. `current_run()` reaches the run from helper
+functions; outside of a worker the same calls check their arguments and do nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sized
+from contextvars import ContextVar
+from typing import Any, Final, Protocol, TypeVar
+
+from bridge.appender import Reporter
+from bridge.errors import ArgumentError, PayloadTooLarge
+from bridge.events import LOG_LEVELS, LogLine, Patch, fold, run_uuid
+from bridge.lifecycle import Identity
+from bridge.outbox import Outbox, OutboxUnavailable
+from bridge.text import LOG_LIMIT, MESSAGE_LIMIT, lines_of, public, shorten
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+DATA_LIMIT: Final = 16_000
+"""Bytes of JSON that one log line may carry as data."""
+
+LARGEST_COUNT: Final = 2**53
+"""Counts above this would change their value in a browser."""
+
+_UNSET: Final = object()
+
+
+class Courier(Protocol):
+    """What a run needs of the appender: soon, and now."""
+
+    def mark(self, reporter: Reporter) -> None: ...
+
+    def flush(self, reporter: Reporter) -> None: ...
+
+
+class Run:
+    """One attempt of one run, in the process that executes it; safe to hand to helper threads.
+
+    Args:
+        identity: the run's row, task, owner and channel. attempt: from 1. interval: least seconds between two appended reports of progress.
+    """
+
+    # fmt: off
+    __slots__ = (
+        "_appender", "_checkpoint", "_counts", "_interval", "_lock", "_marked", "_message", "_outbox",
+        "_pending", "_taken_at", "_told_counts", "_told_message", "_urgent", "attempt", "chained",
+        "handed_over", "identity", "in_body", "outer", "problem", "root_id", "run_id",
+    )
+    # fmt: on
+
+    def __init__(
+        self, identity: Identity, attempt: int, appender: Courier, outbox: Outbox, interval: float
+    ) -> None:
+        self.identity, self.attempt = identity, attempt
+        self.run_id, self.root_id = identity.run_id, identity.root_id
+        self.in_body = False  # from the call of the body to its return
+        self.handed_over = False  # to a replacement that goes on under the same id
+        self.chained = False  # a chain goes on after this run
+        self.outer: Run | None = None
+        self.problem: ArgumentError | None = None  # why the body must not start
+        self._appender, self._outbox, self._interval = appender, outbox, interval
+        self._lock = threading.Lock()
+        self._pending: list[Patch] = []
+        self._counts: tuple[int, int | None] | None = None
+        self._message: str | None = None
+        self._told_counts: tuple[int, int | None] | None = None
+        self._told_message: str | None = None
+        self._marked = self._urgent = False
+        self._taken_at = -math.inf
+        self._checkpoint: Any = _UNSET
+
+    # What a task says
+
+    def progress(
+        self, current: float | None = None, total: float | None = None, message: str | None = None
+    ) -> None:
+        """Tell how far the run is: `current` of `total`, and what it is doing.
+
+        Takes microseconds and does no I/O. The percentage is derived; what is left out stays as it was.
+        A message above 500 characters is shortened on the bar and kept whole in the run's log.
+
+        >>> run.progress(3, 10, "Importing mastodon...")
+
+        Raises:
+            ArgumentError: a count is negative, not finite or not a number.
+        """
+        if message is not None:
+            if message.__class__ is not str or len(message) > MESSAGE_LIMIT:
+                message = self._fitting(message)
+            self._message = message
+        if current is not None:
+            if current.__class__ is not int or total.__class__ is not int or current < 0 or total <= 0:
+                current, total = _count("current", current), _count("total", total)
+            self._counts = (current, total)  # type: ignore[assignment]
+        elif total is not None:
+            raise ArgumentError("current", current, f"give current as well as total={total!r}")
+        if not self._marked:
+            self._marked = True
+            self._appender.mark(self)
+
+    def track(self, items: Iterable[T], message: str | None = None, total: int | None = None) -> Iterator[T]:
+        """Go through `items` and report progress by itself, in the manner of tqdm.
+
+        >>> for post in run.track(posts, "Importing"):
+        ...     store(post)
+        """
+        if total is None:
+            total = len(items) if isinstance(items, Sized) else None
+        self.progress(0, total, message)
+        for done, item in enumerate(items, 1):
+            yield item
+            self.progress(done, total)
+
+    def step(self, name: str) -> None:
+        """Tell which step of the work begins; shown beside the bar and never shed."""
+        self._change({"step": public(self._fitting(name))})
+
+    def log(self, message: str, level: str = "info", **data: Any) -> None:
+        """Write a numbered line into the run's log, which its user can read; `data` is JSON.
+
+        Lines above 4,000 characters go on in the next row.
+
+        Raises:
+            ArgumentError: an unknown level, or data that is no JSON.
+            PayloadTooLarge: a text above 64,000 characters or data above 16,000 bytes.
+        """
+        if level not in LOG_LEVELS:
+            raise ArgumentError("level", level, f"is one of {', '.join(LOG_LEVELS)}")
+        text = str(message)
+        if len(text) > LOG_LIMIT:
+            raise PayloadTooLarge("log", len(text), LOG_LIMIT, "store it elsewhere and log where it is")
+        checked, at = _data(data), time.time()
+        pieces = [LogLine(level, piece, at) for piece in lines_of(public(text))]
+        pieces[0].data = checked
+        self._change({}, pieces)
+
+    def result_url(self, url: str) -> None:
+        """Link the result, such as a signed Storage URL, on the run's row.
+
+        Raises:
+            ArgumentError: the URL is not http(s) or an absolute path.
+        """
+        if not isinstance(url, str) or not url.startswith(("https://", "http://", "/")) or len(url) > 2000:
+            raise ArgumentError("result_url", url, "give an http(s) URL or a path, at most 2,000 characters")
+        self._change({"result_url": url})
+
+    def checkpoint(self, state: Any) -> None:
+        """Keep `state`, a small JSON value, for the next attempt; one round trip to Redis.
+
+        Raises:
+            TypeError: the value is no JSON. PayloadTooLarge: it is above 64,000 bytes.
+        """
+        self._checkpoint = state
+        try:
+            self._outbox.save_checkpoint(self.run_id, state)
+        except OutboxUnavailable as error:
+            logger.warning("run %s: %s; a next attempt would start from an older one", self.run_id, error)
+
+    @property
+    def last_checkpoint(self) -> Any:
+        """What this run's `checkpoint` kept last, in this attempt or an earlier one; None at first."""
+        if self._checkpoint is _UNSET:
+            self._checkpoint = self._outbox.load_checkpoint(self.run_id)
+        return self._checkpoint
+
+    # What Celery says of it
+
+    def change(self, fields: dict[str, Any], logs: list[LogLine] | None = None) -> None:
+        """Record a state change; it is appended at the next flush."""
+        self._change(fields, logs)
+
+    def finish(self, fields: dict[str, Any], logs: list[LogLine] | None = None) -> None:
+        """Record the last word of this attempt and append it, with all that is pending, before returning."""
+        with self._lock:
+            self._add(fields, logs)
+        self._appender.flush(self)
+
+    def flush(self) -> None:
+        """Append all that is pending before returning."""
+        self._appender.flush(self)
+
+    # What the appender asks
+
+    def due(self, now: float) -> float:
+        return -1.0 if self._urgent else self._taken_at + self._interval - now
+
+    def take(self, now: float) -> list[Patch]:
+        with self._lock:
+            self._marked = self._urgent = False
+            self._add_progress()
+            patches, self._pending = fold(self._pending), []
+            self._taken_at = now
+            return patches
+
+    def _change(self, fields: dict[str, Any], logs: list[LogLine] | None = None) -> None:
+        with self._lock:
+            self._add(fields, logs)
+            self._urgent = self._urgent or bool(fields)
+        if not self._marked:
+            self._marked = True
+            self._appender.mark(self)
+
+    def _add(self, fields: dict[str, Any], logs: list[LogLine] | None) -> None:
+        self._add_progress()
+        self._pending.append(Patch(self.run_id, self.attempt, time.time(), fields, logs or []))
+
+    def _add_progress(self) -> None:
+        # The body's thread writes these two at any time: read once, compare, never write them here.
+        counts, message = self._counts, self._message
+        fields: dict[str, Any] = {}
+        if counts is not None and counts is not self._told_counts:
+            self._told_counts = counts
+            current, total = counts
+            fields["current"], fields["total"] = current, total
+            if total:
+                fields["progress"] = max(0, min(100, current * 100 // total))
+        if message is not None and message is not self._told_message:
+            self._told_message = message
+            fields["message"] = public(message)
+        if fields:
+            self._pending.append(Patch(self.run_id, self.attempt, time.time(), fields))
+
+    def _fitting(self, text: Any) -> str:
+        text = str(text)
+        if len(text) > MESSAGE_LIMIT:
+            logger.warning(
+                "run %s: a message of %d characters is shortened to %d on the bar; its log has it whole",
+                self.run_id, len(text), MESSAGE_LIMIT,
+            )  # fmt: skip
+            self.log(shorten(text, LOG_LIMIT))
+        return shorten(text)
+
+
+_current: ContextVar[Run | None] = ContextVar("taskcast_run", default=None)
+
+
+def current_run() -> Run | None:
+    """The run whose body is executing here, or None outside of a worker."""
+    return _current.get()
+
+
+def detached_run() -> Run:
+    """A run that goes nowhere: the progress API outside of a worker, as in a unit test of a body."""
+    identity = Identity(run_id=run_uuid("detached"), root_id=run_uuid("detached"), task="detached")
+    return Run(identity, 1, _Nowhere(), _Nowhere(), math.inf)
+
+
+class _Nowhere:
+    def mark(self, reporter: Any) -> None: ...
+
+    def flush(self, reporter: Any) -> None: ...
+
+    def append(self, entries: Any) -> None: ...
+
+    def fullness(self) -> float:
+        return 0.0
+
+    def save_checkpoint(self, run_id: str, state: Any) -> None: ...
+
+    def load_checkpoint(self, run_id: str) -> None: ...
+
+
+def enter(run: Run | None) -> None:
+    """Make `run` the current one of this thread or greenlet."""
+    _current.set(run)
+
+
+def _count(name: str, value: float | None) -> int | None:
+    if value is None or (name == "total" and value == 0):
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= LARGEST_COUNT:
+        return int(value)
+    raise ArgumentError(name, value, "give a number from 0 to 2**53, or None where it is not known")
+
+
+def _data(data: dict[str, Any]) -> dict[str, Any] | None:
+    if not data:
+        return None
+    try:
+        raw = json.dumps(data, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError("data", data, f"is no JSON ({error})") from error
+    if len(raw) > DATA_LIMIT:
+        raise PayloadTooLarge("data", len(raw), DATA_LIMIT, "log an id and keep the data elsewhere")
+    cleaned: dict[str, Any] = json.loads(public(raw.replace("\\u0000", "")))
+    return cleaned

@@ -1,0 +1,226 @@
+"""All Celery signals: each becomes a patch of the run it tells of.
+
+Ways out of a run that send no signal are told by `bridge.request`; a worker that is gone as a whole
+can tell nothing, and is for the reaper, which will stand in `bridge/reaper.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery, signals
+
+from bridge import lifecycle
+from bridge.events import LogLine, Patch, run_uuid
+from bridge.lifecycle import HEADER
+from bridge.request import reported_request
+from bridge.run import Run, current_run, enter
+
+if TYPE_CHECKING:
+    from bridge.extension import Bridge
+
+_HOUSEKEEPING = frozenset({"celery.backend_cleanup", "celery.chord_unlock"})
+
+
+class Signals:
+    """The receivers of one `Bridge`; Celery's signals are process-wide, so each looks whose it is."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        receivers = {
+            signals.before_task_publish: self.before_task_publish,
+            signals.task_received: self.task_received,
+            signals.task_prerun: self.task_prerun,
+            signals.task_success: self.task_success,
+            signals.task_failure: self.task_failure,
+            signals.task_retry: self.task_retry,
+            signals.task_internal_error: self.task_internal_error,
+            signals.task_postrun: self.task_postrun,
+            signals.task_revoked: self.task_revoked,
+            signals.task_unknown: self.task_unknown,
+            signals.task_rejected: self.task_rejected,
+            signals.worker_process_shutdown: self.process_shutdown,
+            signals.worker_shutdown: self.process_shutdown,
+        }
+        for signal, receiver in receivers.items():
+            signal.connect(receiver, weak=False)
+
+    # In the process that publishes
+
+    def before_task_publish(
+        self, sender: str, headers: dict[str, Any], body: Any, routing_key: str, **_: Any
+    ) -> None:
+        if not self._is_ours(sender) or not self._mirrored(sender):
+            return
+        published = self._bridge.publication(sender, headers, body, routing_key)
+        headers[HEADER] = {**(headers.get(HEADER) or {}), **published.identity.header()}
+        retries = headers.get("retries") or 0
+        fields = lifecycle.published(published.identity, retries, headers.get("eta"))
+        self._append(published.identity, retries + 1, fields, fresh=True, parts=published.parts)
+
+    # In the worker's main process
+
+    def task_received(self, sender: Any, request: Any, **_: Any) -> None:
+        """A message from a publisher without the bridge: its run becomes visible here."""
+        if request.app is not self._bridge.app or HEADER in request.request_dict:
+            return
+        if self._mirrored(request.task_name):
+            identity = self._bridge.identity_of(
+                request.task, request.request_dict, request.args, request.kwargs
+            )
+            retries = request.request_dict.get("retries") or 0
+            fields = lifecycle.published(identity, retries, request.request_dict.get("eta"))
+            self._append(identity, retries + 1, fields, fresh=True)
+
+    def task_revoked(self, sender: Any, request: Any, terminated: bool, expired: bool, **_: Any) -> None:
+        if self._follows(sender):
+            self._end(sender, request, lifecycle.revoked(bool(expired), bool(terminated)))
+
+    def task_unknown(self, sender: Any, message: Any, name: str, id: str, **_: Any) -> None:
+        if sender.app is self._bridge.app:
+            fields = lifecycle.failed(lifecycle.NoSuchTask(name), expose=False)
+            self._end_message(message.headers, id, name, fields)
+
+    def task_rejected(self, sender: Any, message: Any, exc: BaseException | None, **_: Any) -> None:
+        headers = message.headers or {}
+        if sender.app is self._bridge.app and headers.get("id"):
+            fields = lifecycle.failed(lifecycle.UnreadableMessage(), expose=False)
+            self._end_message(headers, headers["id"], headers.get("task", "unknown"), fields)
+
+    # In the process that executes (prefork: a pool process; else the worker itself)
+
+    def task_prerun(self, sender: Any, task_id: str, args: Any, kwargs: Any, **_: Any) -> None:
+        if not self._follows(sender):
+            return
+        run = self._bridge.begin(sender, args, kwargs)
+        enter(run)
+
+    def task_success(self, sender: Any, result: Any, **_: Any) -> None:
+        run = self._current(sender.request.id)
+        if run is not None:
+            run.finish(lifecycle.completed(result, self._bridge.declaration(sender).public_result))
+
+    def task_failure(self, sender: Any, task_id: str, exception: BaseException, **_: Any) -> None:
+        """In the executing process, or in the main one for what the executing one can't tell."""
+        if not self._follows(sender):
+            return
+        fields = lifecycle.failed(exception, self._bridge.settings.expose_errors)
+        run = self._current(task_id)
+        if run is not None:
+            logs = [LogLine("error", fields["error_message"], time.time())]
+            run.finish(fields, logs)
+            self._end_those_waiting(sender.request)
+        else:
+            request = reported_request() or sender.request
+            self._end(sender, request, fields)
+
+    def task_retry(self, sender: Any, request: Any, reason: Any, **_: Any) -> None:
+        """Tells why there is another attempt; that attempt's own message was published before."""
+        if not self._follows(sender):
+            return
+        run = self._current(request.id)
+        if run is None:  # the main process took the run back, its message stays
+            self.requeued(sender, request)
+            return
+        cause = getattr(reason, "exc", None) or reason
+        message = lifecycle.describe(cause, self._bridge.settings.expose_errors)[1]
+        fields = {"error_code": "retry", "error_message": message}
+        logs = [LogLine("warning", f"Attempt {run.attempt}: {message} Trying again.", time.time())]
+        self._patch(run.root_id, Patch(run.run_id, run.attempt + 1, time.time(), fields, logs, existing=True))
+
+    def task_internal_error(
+        self, sender: Any, task_id: str, exception: BaseException, **context: Any
+    ) -> None:
+        if self._follows(sender):
+            self._end(
+                sender, context.get("request") or sender.request, lifecycle.failed(exception, expose=False)
+            )
+
+    def task_postrun(self, sender: Any, task_id: str, state: str | None, **_: Any) -> None:
+        run = self._current(task_id)
+        if run is None:
+            return
+        if state == "IGNORED" and not run.handed_over:
+            run.finish(lifecycle.completed(None, show_result=False, state="IGNORED"))
+        else:
+            run.flush()
+        enter(run.outer)
+
+    def process_shutdown(self, **_: Any) -> None:
+        self._bridge.appender.close()
+
+    # Told by bridge.task and bridge.request
+
+    def publication_failed(self, task_id: str) -> None:
+        """The broker took no message, so the run that was shown as queued never comes."""
+        fields = lifecycle.failed(lifecycle.PublishFailed(), expose=False)
+        around = current_run()
+        root = around.root_id if around is not None else run_uuid(task_id)
+        self._patch(root, Patch(run_uuid(task_id), 0, time.time(), fields, existing=True))
+
+    def requeued(self, sender: Any, request: Any) -> None:
+        """The run goes back to its queue with no signal of Celery's; its attempt starts anew."""
+        identity = self._bridge.identity_of(sender, request, None, None)
+        self._append(identity, (_get(request, "retries") or 0) + 1, {"status": "queued", "state": "PENDING"})
+
+    # Pieces
+
+    def _is_ours(self, task: str) -> bool:
+        app: Celery = self._bridge.app
+        return task in app.tasks or app is _current_app()
+
+    def _follows(self, task: Any) -> bool:
+        return task.app is self._bridge.app and self._mirrored(task.name)
+
+    def _mirrored(self, name: str) -> bool:
+        return name not in _HOUSEKEEPING and self._bridge.is_mirrored(name)
+
+    @staticmethod
+    def _current(task_id: str) -> Run | None:
+        run = current_run()
+        return run if run is not None and run.run_id == run_uuid(task_id) else None
+
+    def _end(self, task: Any, request: Any, fields: dict[str, Any]) -> None:
+        identity = self._bridge.identity_of(task, request, None, None)
+        retries = _get(request, "retries") or 0
+        logs = [LogLine("error", fields["error_message"], time.time())]
+        self._append(identity, retries + 1, {**identity.fields(), **fields}, logs)
+        self._end_those_waiting(request)
+
+    def _end_message(self, headers: Any, task_id: str, name: str, fields: dict[str, Any]) -> None:
+        identity = self._bridge.identity_of_message(name, task_id, headers or {})
+        retries = (headers or {}).get("retries") or 0
+        self._append(identity, retries + 1, {**identity.fields(), **fields})
+
+    def _end_those_waiting(self, request: Any) -> None:
+        for run_id in lifecycle.members_waiting_for(request):
+            fields = lifecycle.failed(lifecycle.UpstreamFailed(), expose=False)
+            root = run_uuid(_get(request, "root_id") or _get(request, "id"))
+            self._patch(root, Patch(run_id, 0, time.time(), fields, existing=True))
+
+    def _append(
+        self,
+        identity: lifecycle.Identity,
+        attempt: int,
+        fields: dict[str, Any],
+        logs: list[LogLine] | None = None,
+        fresh: bool = False,
+        parts: int = 1,
+    ) -> None:
+        patch = Patch(identity.run_id, attempt, time.time(), fields, logs or [], fresh=fresh, parts=parts)
+        self._patch(identity.root_id, patch)
+
+    def _patch(self, root_id: str, patch: Patch) -> None:
+        self._bridge.appender.append([(root_id, patch)])
+
+
+def _get(request: Any, name: str) -> Any:
+    return request.get(name) if isinstance(request, dict) else getattr(request, name, None)
+
+
+def _current_app() -> Celery:
+    from celery import current_app
+
+    app: Celery = current_app._get_current_object()
+    return app

@@ -1,0 +1,131 @@
+"""The task base class: declared options, and the progress API on `self`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from inspect import getattr_static
+from typing import Any, ClassVar, TypeVar
+
+from celery import Task, uuid
+from celery.exceptions import OperationalError
+
+from bridge.errors import PublicError
+from bridge.limits import Concurrency, Rate
+from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
+from bridge.run import Run, current_run, detached_run
+
+T = TypeVar("T")
+
+_SET_BY_CELERY = frozenset({"app", "name", "run"})
+
+
+class BridgeTask(Task):
+    """What `@app.task(...)` makes on an app with a `Bridge`.
+
+    >>> @app.task(bind=True, concurrency=5, channel="import-socials-{user_id}")
+    ... def import_socials(self, user_id: str):
+    ...     self.progress(3, 10, "Importing mastodon...")
+    """
+
+    abstract = True
+    Request = "bridge.request:BridgeRequest"
+
+    concurrency: Concurrency | None = None
+    rate: Rate | list[Rate] | None = None
+    on_limit: str | None = None
+    channel: str | None = None
+    owner: str | None = None
+    public_result = False
+    mirror = True
+
+    declaration: ClassVar[Declaration]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = vars(cls)
+        name = str(own.get("name") or cls.__qualname__)
+        if own.get("_decorated"):
+            refuse_unknown(name, own.keys() - _SET_BY_CELERY, of_base=dir(cls.__mro__[1]))
+        run = getattr_static(cls, "run")
+        unbound = isinstance(run, staticmethod)
+        fun = None if run is Task.run else run.__func__ if unbound else run
+        options = {option: getattr(cls, option) for option in OPTIONS}
+        cls.declaration = declare(name, fun, not unbound, options)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        run = current_run()
+        if run is None or self.request.called_directly:
+            return super().__call__(*args, **kwargs)
+        if run.problem is not None:
+            raise PublicError(str(run.problem), code="bad_arguments") from run.problem
+        run.in_body = True
+        try:
+            return self.run(*args, **kwargs)
+        finally:
+            run.in_body = False
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Publish a run, as Celery does; a user id or channel that can't work is refused here.
+
+        Raises:
+            ArgumentError: an argument that names the owner or the channel is unusable.
+        """
+        self._check_arguments(args or (), kwargs or {})
+        task_id = options.pop("task_id", None) or uuid()
+        try:
+            return super().apply_async(args, kwargs, task_id=task_id, **options)
+        except OperationalError:
+            self.app.bridge.signals.publication_failed(task_id)
+            raise
+
+    def replace(self, sig: Any) -> Any:
+        """Go on as `sig` under this run's id, as Celery does; the run's row goes on too."""
+        run = current_run()
+        if run is not None:
+            run.handed_over = True
+        return super().replace(sig)
+
+    def _check_arguments(self, args: Iterable[Any], kwargs: dict[str, Any]) -> None:
+        declaration = self.declaration
+        if declaration.channel is None and declaration.owner not in kwargs and not args:
+            return
+        arguments = declaration.arguments(args, kwargs)
+        declaration.owner_of(arguments)
+        declaration.channel_of(arguments)
+
+    # The progress API: the run's own, from wherever the task is at hand
+
+    @property
+    def _run(self) -> Run:
+        return current_run() or detached_run()
+
+    def progress(
+        self, current: float | None = None, total: float | None = None, message: str | None = None
+    ) -> None:
+        """Tell how far the run is; see `Run.progress`."""
+        self._run.progress(current, total, message)
+
+    def track(self, items: Iterable[T], message: str | None = None, total: int | None = None) -> Iterator[T]:
+        """Go through items and report progress by itself; see `Run.track`."""
+        return self._run.track(items, message, total)
+
+    def step(self, name: str) -> None:
+        """Tell which step begins; see `Run.step`."""
+        self._run.step(name)
+
+    def log(self, message: str, level: str = "info", **data: Any) -> None:
+        """Write a line into the run's log; see `Run.log`."""
+        self._run.log(message, level, **data)
+
+    def result_url(self, url: str) -> None:
+        """Link the result on the run's row; see `Run.result_url`."""
+        self._run.result_url(url)
+
+    def checkpoint(self, state: Any) -> None:
+        """Keep a small JSON value for the next attempt; see `Run.checkpoint`."""
+        self._run.checkpoint(state)
+
+    @property
+    def last_checkpoint(self) -> Any:
+        """What `checkpoint` kept last; see `Run.last_checkpoint`."""
+        return self._run.last_checkpoint
