@@ -46,7 +46,8 @@ class Run:
     """One attempt of one run, in the process that executes it; safe to hand to helper threads.
 
     Args:
-        identity: the run's row, task, owner and channel. attempt: from 1. interval: least seconds between two appended reports of progress.
+        identity: the row, task, owner and channel. attempt: from 1.
+        interval: least seconds between two appended reports of progress.
     """
 
     # fmt: off
