@@ -84,7 +84,7 @@ def word(text: str, tagged: bool = False) -> Word:
     >>> word("Indexes").key == word("indexing").key
     True
     """
-    key = stem(fold(text))
+    key = stem(fold(text).replace(".", "").replace("-", ""))  # Node.js is nodejs
     return Word(text, key, weak=key in _weak_keys(), tagged=tagged)
 
 

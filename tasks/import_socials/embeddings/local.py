@@ -20,7 +20,8 @@ from sklearn.feature_extraction import FeatureHasher
 from sklearn.preprocessing import normalize
 
 from tasks.import_socials.vocabulary import FIELDS
-from tasks.import_socials.words import Word, content_runs, fold, stem
+from tasks.import_socials.words import Word, content_runs
+from tasks.import_socials.words import word as word_of
 
 DEFAULT_DIMENSIONS = 384
 
@@ -95,7 +96,7 @@ def _letters(key: str) -> list[str]:
 def _fields_by_key() -> dict[str, tuple[str, ...]]:
     fields: dict[str, tuple[str, ...]] = {}
     for field, words in FIELDS.items():
-        for key in {stem(fold(word)) for word in words}:
+        for key in {word_of(word).key for word in words}:
             fields[key] = (*fields.get(key, ()), field)
     return fields
 

@@ -1,0 +1,189 @@
+"""What a person posts about, over all of their accounts: groups of alike posts, each with a name.
+
+Pure functions: the same posts give the same topics. Posts that fit no group belong to no topic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.cluster.hierarchy import fcluster, linkage  # type: ignore[import-untyped]
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import normalize
+
+from tasks.import_socials.labels import leading_word, name_groups
+from tasks.import_socials.words import Word, clean, content_runs
+
+_Floats = npt.NDArray[np.float32]
+
+_SMALLEST = 3  # posts; two posts that are alike are a coincidence
+_MOST_CLUSTERED = 5_000  # pairs are compared, so memory grows with the square: 100 MB at this size
+_SHARE_OF_WORDS = 0.2  # of the likeness; the rest are the vectors
+_CUT = 0.87  # mean distance up to which groups are joined; 1 is "nothing in common"
+_JOIN, _CLEARLY = (
+    0.08,
+    1.5,
+)  # a leftover post joins a group this near, if that many times nearer than the next
+_UNRELATED_SHARE = 20  # percentile of likeness that is taken for "unrelated"
+
+
+class TopicPost(NamedTuple):
+    """A post as the topics see it; `account` tells where it comes from."""
+
+    id: str
+    text: str
+    vector: Sequence[float]
+    account: str = ""
+
+
+class Member(NamedTuple):
+    """A post of a topic; score 0..1, the nearer to the heart of the topic the higher."""
+
+    post_id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A named group of posts; members and examples are ordered by score, the highest first."""
+
+    label: str
+    keywords: tuple[str, ...]
+    members: tuple[Member, ...]
+    example_post_ids: tuple[str, ...]
+    accounts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return len(self.members)
+
+
+def find_topics(posts: Sequence[TopicPost], *, most: int = 12) -> list[Topic]:
+    """At most `most` topics, the largest first; fewer or none when the posts have little in common.
+
+    Vectors must come from one model. Works up to some 10,000 posts; 5,000 take seconds.
+    """
+    texts = _distinct_texts(posts)
+    if len(texts) < _SMALLEST:
+        return []
+    runs = [content_runs(group[0].text) for group in texts]
+    likeness = _Likeness.of([group[0].vector for group in texts], runs)
+    groups = _merge_by_leading_word(_grown(likeness, _seed_groups(likeness)), runs)
+    groups = sorted(groups, key=lambda group: (-sum(len(texts[i]) for i in group), group))[:most]
+    names = name_groups([[runs[i] for i in group] for group in groups], runs)
+    return [
+        _topic(label, keywords, group, likeness.to_group(group)[group], texts)
+        for (label, keywords), group in zip(names, groups, strict=True)
+    ]
+
+
+def _distinct_texts(posts: Sequence[TopicPost]) -> list[list[TopicPost]]:
+    """Posts by text: the same words sent to three networks are one text. Posts without words are left out."""
+    by_text: dict[str, list[TopicPost]] = {}
+    for post in posts:
+        key = " ".join(word.key for run in content_runs(post.text) for word in run)
+        if key:
+            by_text.setdefault(key, []).append(post)
+    return list(by_text.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Likeness:
+    """How alike texts are: 0 as unrelated texts of this person are, 1 the same."""
+
+    vectors: _Floats
+    words: Any  # sparse, weighted by how rare a word is with this person
+    unrelated: float
+
+    @classmethod
+    def of(cls, vectors: Sequence[Sequence[float]], runs: Sequence[list[list[Word]]]) -> _Likeness:
+        strong = [[word.key for run in post for word in run if not word.weak] for post in runs]
+        dense = normalize(np.nan_to_num(np.asarray(vectors, dtype=np.float32)))
+        words = TfidfVectorizer(analyzer=_as_is, sublinear_tf=True, dtype=np.float32).fit_transform(
+            [keys or ["(no words)"] for keys in strong]
+        )
+        raw = cls(dense, words, 0.0)
+        # Models differ in how alike they find unrelated texts (0 here, 0.7 there), so that level is measured.
+        sample = raw.among(_spread(len(runs), 1_000))
+        pairs = sample[np.triu_indices(len(sample), 1)]
+        return cls(dense, words, float(np.clip(np.percentile(pairs, _UNRELATED_SHARE), 0, 0.8)))
+
+    def among(self, rows: Sequence[int]) -> _Floats:
+        vectors, words = self.vectors[rows], self.words[rows]
+        both = vectors @ vectors.T * (1 - _SHARE_OF_WORDS) + (words @ words.T).toarray() * _SHARE_OF_WORDS
+        return self._scaled(both)
+
+    def to_group(self, group: Sequence[int]) -> _Floats:
+        """The mean likeness of every text to the texts of a group."""
+        by_vectors = self.vectors @ self.vectors[group].mean(axis=0)
+        by_words = np.asarray(self.words @ self.words[group].mean(axis=0).T).ravel()
+        return self._scaled(by_vectors * (1 - _SHARE_OF_WORDS) + by_words * _SHARE_OF_WORDS)
+
+    def _scaled(self, raw: Any) -> _Floats:
+        scaled: _Floats = ((raw - self.unrelated) / (1 - self.unrelated)).astype(np.float32)
+        return scaled
+
+
+def _as_is(keys: list[str]) -> list[str]:
+    return keys
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most `most` indexes, evenly spread."""
+    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, most))})
+
+
+def _seed_groups(likeness: _Likeness) -> list[list[int]]:
+    rows = _spread(len(likeness.vectors), _MOST_CLUSTERED)
+    distance = np.clip(1 - likeness.among(rows), 0, 2)
+    condensed = distance[np.triu_indices(len(rows), 1)]
+    tree = linkage(condensed, method="average")
+    found: dict[int, list[int]] = {}
+    for row, number in zip(rows, fcluster(tree, _CUT, criterion="distance"), strict=True):
+        found.setdefault(int(number), []).append(row)
+    return sorted(group for group in found.values() if len(group) >= _SMALLEST)
+
+
+def _grown(likeness: _Likeness, groups: list[list[int]]) -> list[list[int]]:
+    """Groups with the leftover texts that clearly belong to one of them."""
+    for _ in range(2 if groups else 0):
+        near = np.stack([likeness.to_group(group) for group in groups], axis=1)
+        taken = {row for group in groups for row in group}
+        grown = [list(group) for group in groups]
+        for row in (row for row in range(len(near)) if row not in taken):
+            order = np.argsort(-near[row], kind="stable")
+            best = float(near[row, order[0]])
+            second = float(near[row, order[1]]) if len(order) > 1 else 0.0
+            if best >= _JOIN and best >= _CLEARLY * second:
+                grown[int(order[0])].append(row)
+        groups = [sorted(group) for group in grown]
+    return groups
+
+
+def _merge_by_leading_word(groups: list[list[int]], runs: list[list[list[Word]]]) -> list[list[int]]:
+    """Groups whose most telling word is the same are one topic to a person."""
+    merged: dict[str, list[int]] = {}
+    for number, group in enumerate(groups):
+        word = leading_word([runs[i] for i in group], runs) or f"({number})"
+        merged.setdefault(word, []).extend(group)
+    return [sorted(group) for group in merged.values()]
+
+
+def _topic(
+    label: str, keywords: tuple[str, ...], group: list[int], near: _Floats, texts: list[list[TopicPost]]
+) -> Topic:
+    scored = sorted(zip(group, near.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
+    members = tuple(
+        Member(post.id, round(min(1.0, max(0.0, score)), 4)) for i, score in scored for post in texts[i]
+    )
+    # A bare "#espresso" is at the heart of its topic and says nothing to a reader.
+    told = sorted((i for i, _ in scored), key=lambda i: len(clean(texts[i][0].text).split()) < 6)
+    accounts: dict[str, int] = {}
+    for i in group:
+        for post in texts[i]:
+            accounts[post.account] = accounts.get(post.account, 0) + 1
+    return Topic(label, keywords, members, tuple(texts[i][0].id for i in told[:3]), accounts)
