@@ -6,15 +6,17 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from bridge.errors import LocalStackError
-from bridge.local.realtime.limits import TenantLimits
+from bridge.local.realtime import TenantLimits
 from bridge.local.stack import Stack
 
 
@@ -67,7 +69,7 @@ def _asked_to_end(*, with_stdin: bool) -> asyncio.Future[None]:
 
 
 def _at_end_of_stdin(ask: Callable[[], None]) -> None:
-    if not sys.stdin.buffer.raw.read(4096):  # type: ignore[attr-defined]
+    if not os.read(sys.stdin.fileno(), 4096):
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         ask()
 
@@ -89,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _tenant(text: str) -> TenantLimits:
-    given = json.loads(text)
-    times = {field.name for field in fields(TenantLimits) if isinstance(field.default, timedelta)}
-    return TenantLimits(
-        **{name: timedelta(seconds=value) if name in times else value for name, value in given.items()}
-    )
+    given: dict[str, Any] = json.loads(text)
+    for field in fields(TenantLimits):
+        if field.name in given and isinstance(field.default, timedelta):
+            given[field.name] = timedelta(seconds=given[field.name])
+    return TenantLimits(**given)

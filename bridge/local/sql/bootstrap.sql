@@ -21,6 +21,7 @@ call pg_temp.make_role('dashboard_user', 'nologin createrole createdb replicatio
 grant anon, authenticated, service_role to authenticator;
 grant anon, authenticated, service_role, supabase_realtime_admin, supabase_auth_admin to postgres;
 
+alter role supabase_auth_admin set search_path = auth;
 alter role anon set statement_timeout = '3s';
 alter role authenticated set statement_timeout = '8s';
 alter role authenticator set statement_timeout = '8s';
