@@ -62,3 +62,9 @@ class ServerNotAllowed(AccountError):
     """The account's server address is none that we connect to."""
 
     kind, text = "server_not_allowed", "this server address is not allowed; use a public https:// address"
+
+
+class AccountRemoved(AccountError):
+    """The user disconnected the account while it was imported."""
+
+    kind, text = "account_removed", "the account was disconnected"
