@@ -245,7 +245,7 @@ begin
     base.parts_progress := 0;
   end if;
   run := jsonb_populate_record(base, coalesce(element -> 'set', '{}')
-    - '{id,seq,version,attempt,log_seq,parts,parts_total,parts_progress,started_at,finished_at,updated_at}'::text[]);
+    - '{id,seq,version,attempt,log_seq,parts,parts_total,parts_progress,finished_at,updated_at}'::text[]);
   run.attempt := (element ->> 'attempt')::integer;
   run.version := (element ->> 'version')::bigint;
   run.task := coalesce(before.task, run.task);
@@ -269,8 +269,9 @@ begin
     run.status := before.status;
     run.state := before.state;
   end if;
+  run.started_at := coalesce(before.started_at, run.started_at);
   if run.status = 'in_progress' then
-    run.started_at := coalesce(before.started_at, happened);
+    run.started_at := coalesce(run.started_at, happened);
   end if;
   if taskcast.is_final(run.status) then
     run.finished_at := happened;

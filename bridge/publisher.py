@@ -1,0 +1,278 @@
+"""The bridge process: read, merge, write, broadcast, acknowledge; every step may be repeated safely."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from bridge.backoff import Outage
+from bridge.broadcast import Broadcaster, RealtimeBroadcaster
+from bridge.errors import SettingsError, SupabaseUnavailable
+from bridge.messages import Message, current_messages, messages_for
+from bridge.partitions import Partitions
+from bridge.reader import Batch, OutboxReader
+from bridge.rows import Mirrored, Rows, SupabaseRows
+from bridge.sender import Sender
+from bridge.settings import BridgeSettings
+from bridge.waiting import Pending
+from bridge.writer import WAITED_OUT, Writer
+
+log = logging.getLogger(__name__)
+
+_PATIENCE: Final = 0.25  # seconds that a pass waits for its broadcasts before it goes on without them
+_REPORT_EVERY: Final = 60.0
+_REMINDERS: Final = 200
+_REMIND_BELOW: Final = 500
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a bridge process has done since its start; `lag` is of the last pass, in seconds."""
+
+    events: int = 0
+    rows: int = 0
+    dead: int = 0
+    passes: int = 0
+    lag: float = 0.0
+
+
+class Publisher:
+    """One replica. `run()` goes on until `stop()`; any number of replicas share the partitions."""
+
+    def __init__(self, settings: BridgeSettings, redis: Redis, rows: Rows, broadcaster: Broadcaster) -> None:
+        outbox, own = settings.outbox, settings.publisher
+        self._settings, self._rows = settings, rows
+        self._partitions = Partitions(redis, outbox.prefix, outbox.partitions, own.lease)
+        self._reader = OutboxReader(redis, outbox.prefix, own.batch)
+        self._writer = Writer(rows, own.batch, own.max_backoff)
+        self._sender = Sender(broadcaster, settings.broadcast, self._forget_unsent, own.max_backoff)
+        self._redis_outage = Outage("redis", "workers keep their events meanwhile", own.max_backoff)
+        self._unsent_lock = asyncio.Lock()
+        self._stopping = asyncio.Event()
+        self._counters = Counters()
+
+    def stop(self) -> None:
+        """Finish the present pass and end."""
+        self._stopping.set()
+
+    def stats(self) -> dict[str, Any]:
+        """Counters and gauges by name."""
+        counters = self._counters
+        return {
+            "events": counters.events,
+            "rows": counters.rows,
+            "messages": self._sender.messages,
+            "dead": counters.dead,
+            "refused": self._sender.refused,
+            "passes": counters.passes,
+            "lag": round(counters.lag, 3),
+            "waiting": len(self._sender.waiting),
+            "partitions": sorted(self._partitions.owned),
+            "replicas": self._partitions.replicas,
+        }
+
+    async def run(self) -> None:
+        """Publish until stopped.
+
+        Raises:
+            KeyRefused, SchemaMissing: at start only; later both are waited out, loudly.
+        """
+        await self._until_stopping(self._ready(), grace=0)
+        lease = self._settings.publisher.lease.total_seconds()
+        background = [
+            asyncio.create_task(work)
+            for work in (
+                self._sender.run(),
+                self._repeat(self._beat, lease / 3),
+                self._repeat(self._remind, 0.5),
+                self._repeat(self._report, _REPORT_EVERY),
+            )
+        ]
+        try:
+            await self._passes(background)
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            with suppress(RedisError):
+                await self._partitions.release()
+
+    async def _ready(self) -> None:
+        outage = Outage("supabase", "the bridge waits for it", self._settings.publisher.max_backoff)
+        while True:
+            try:
+                await self._rows.check()
+            except SupabaseUnavailable as error:
+                await asyncio.sleep(outage.failed(error))
+            else:
+                return outage.healed()
+
+    async def _passes(self, background: Sequence[asyncio.Task[None]]) -> None:
+        grace = self._settings.publisher.request_timeout.total_seconds()
+        while not self._stopping.is_set():
+            for task in background:
+                if task.done():
+                    task.result()
+            if not self._partitions.owned:
+                await self._pause(0.05)
+                continue
+            try:
+                await self._until_stopping(self._pass(), grace)
+                self._redis_outage.healed()
+            except RedisError as error:
+                self._reader.rewind()
+                await self._pause(self._redis_outage.failed(error))
+
+    async def _pass(self) -> None:
+        batch = await self._reader.read(self._partitions.owned)
+        if not batch.entries:
+            return
+        results = await self._writer.write(batch)
+        late = await self._sender.offer(self._addressed(batch, results), _PATIENCE)
+        await self._acknowledge(batch, late)
+        self._count(batch, results)
+
+    @staticmethod
+    def _addressed(batch: Batch, results: Sequence[Mirrored]) -> list[tuple[Message, int]]:
+        # A parent lies in its children's partition.
+        partitions = batch.partitions
+        for result in results:
+            for parent in result.parents:
+                partitions.setdefault(parent.run_id, partitions[result.run_id])
+        return [(message, partitions[message.run_id]) for message in messages_for(results)]
+
+    async def _acknowledge(self, batch: Batch, late: Sequence[Pending]) -> None:
+        async with self._unsent_lock:
+            waiting = [pending for pending in late if pending.has_snapshot]
+            unsent: dict[int, list[str]] = {}
+            for pending in waiting:
+                unsent.setdefault(pending.partition, []).append(pending.run_id)
+            await self._reader.acknowledge(batch, unsent)
+            for pending in waiting:
+                pending.stored = True
+
+    async def _forget_unsent(self, sent: Sequence[Pending]) -> None:
+        async with self._unsent_lock:
+            again = {each.run_id for each in self._sender.waiting.unsent(each.run_id for each in sent)}
+            gone: dict[int, list[str]] = {}
+            for pending in sent:
+                if pending.run_id not in again:
+                    pending.stored = False
+                    gone.setdefault(pending.partition, []).append(pending.run_id)
+            with suppress(RedisError):  # what stays in the set is broadcast once more, which is harmless
+                for partition, run_ids in gone.items():
+                    await self._reader.sent(partition, run_ids)
+
+    async def _beat(self) -> None:
+        before = self._partitions.owned
+        owned = await self._partitions.beat()
+        self._sender.share(self._partitions.replicas)
+        for partition in before - owned:
+            self._sender.waiting.drop(partition)
+        if owned != before:
+            log.info("reading partitions %s; replicas: %d", sorted(owned), self._partitions.replicas)
+
+    async def _remind(self) -> None:
+        """Bring back runs whose last snapshot an outage, the budget or a crash held back."""
+        for partition in self._partitions.owned:
+            if len(self._sender.waiting) > _REMIND_BELOW:
+                return
+            ids = await self._reader.unsent(partition, _REMINDERS)
+            missing = [run_id for run_id in ids if run_id not in self._sender.waiting]
+            if missing:
+                await self._remind_of(partition, missing)
+
+    async def _remind_of(self, partition: int, run_ids: Sequence[str]) -> None:
+        try:
+            found = await self._rows.snapshots(run_ids)
+        except WAITED_OUT:
+            return
+        listened = [current for current in found if current.channel]
+        for current in listened:
+            self._sender.remind(current_messages(current), partition)
+        silent = set(run_ids).difference(current.run_id for current in listened)
+        if silent:
+            await self._reader.sent(partition, sorted(silent))
+
+    async def _report(self) -> None:
+        if self._counters.passes:
+            log.info("bridge: %s", " ".join(f"{name}={value}" for name, value in self.stats().items()))
+
+    def _count(self, batch: Batch, results: Sequence[Mirrored]) -> None:
+        counters = self._counters
+        counters.passes += 1
+        counters.events += len(batch.entries)
+        counters.rows += sum(result.outcome == "applied" for result in results)
+        counters.lag = batch.lag()
+        counters.dead += len(batch.dead)
+        for entry, _ in batch.dead:
+            # The reason may quote what a user wrote; it lies beside the entry, not in the log.
+            log.error(
+                "outbox entry %s of partition %d can never be written; kept in %s:dead",
+                entry.entry_id, entry.partition, self._settings.outbox.prefix,
+            )  # fmt: skip
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]], every: float) -> None:
+        while True:
+            try:
+                await work()
+            except RedisError as error:
+                log.debug("%s: %s", getattr(work, "__name__", "work"), error)
+            await asyncio.sleep(every)
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+    async def _until_stopping(self, work: Awaitable[None], grace: float) -> None:
+        """Finish `work`; asked to stop, leave it after `grace` seconds: another replica repeats it."""
+        task = asyncio.ensure_future(work)
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                await asyncio.wait({task}, timeout=grace)
+        finally:
+            stopping.cancel()
+            if not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+        if task.done() and not task.cancelled():
+            task.result()
+
+
+def run(settings: BridgeSettings) -> None:
+    """Be a bridge process until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError, KeyRefused, SchemaMissing: nothing can work before somebody changes something.
+    """
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: BridgeSettings) -> None:
+    supabase = settings.supabase
+    if supabase is None:
+        raise SettingsError("the bridge needs a Supabase project: set SUPABASE_URL and SUPABASE_SECRET_KEY")
+    timeout = settings.publisher.request_timeout
+    async with AsyncExitStack() as stack:
+        redis = Redis.from_url(settings.outbox.redis_url)
+        stack.push_async_callback(redis.aclose)
+        rows = SupabaseRows(supabase, timeout)
+        stack.push_async_callback(rows.close)
+        broadcaster = RealtimeBroadcaster(supabase, settings.broadcast.private, timeout)
+        stack.push_async_callback(broadcaster.close)
+        publisher = Publisher(settings, redis, rows, broadcaster)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, publisher.stop)
+        await publisher.run()

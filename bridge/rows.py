@@ -1,0 +1,214 @@
+"""The rows of runs in Postgres: what the bridge writes and reads back, through Supabase's REST API."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import httpx
+
+from bridge.errors import BatchRefused, BatchTooLarge, KeyRefused, SchemaMissing, SupabaseUnavailable
+from bridge.events import Patch
+from bridge.settings import SupabaseSettings
+
+SCHEMA_VERSION: Final = 1
+_BODY_LIMIT: Final = 4_000_000
+_DATA_ERRORS: Final = ("22", "23")  # SQLSTATE classes: data exception, integrity violation
+
+Snapshot = dict[str, Any]
+"""The whole public state of a run, numbered by its `seq`: the payload of a broadcast."""
+
+
+@dataclass(slots=True)
+class Announcement:
+    """A run's current snapshot and the channel it reports on."""
+
+    run_id: str
+    channel: str | None
+    snapshot: Snapshot
+
+
+@dataclass(slots=True)
+class Mirrored:
+    """What one patch did: `outcome` is applied, duplicate, stale, final or unknown.
+
+    `current` is None unless applied or duplicate; `logs` are the newly written lines.
+    """
+
+    run_id: str
+    outcome: str
+    current: Announcement | None = None
+    state_changed: bool = False
+    progress_changed: bool = False
+    logs: list[dict[str, Any]] = field(default_factory=list)
+    parents: list[Announcement] = field(default_factory=list)
+
+
+class Rows(Protocol):
+    """The mirror of runs: one writer for all of it."""
+
+    async def mirror(self, batch: Sequence[Patch]) -> list[Mirrored]:
+        """Write the patches in order, all or none, and say what each one did; a repeat is harmless.
+
+        Raises:
+            BatchRefused, BatchTooLarge, KeyRefused, SchemaMissing, SupabaseUnavailable.
+        """
+
+    async def snapshots(self, run_ids: Sequence[str]) -> list[Announcement]:
+        """The current snapshots of these runs; unknown ids are left out."""
+
+    async def check(self) -> None:
+        """Raise unless the rows can be written by this code with this key."""
+
+
+class SupabaseRows:
+    """Rows behind `<url>/rest/v1`, written by the SQL function `mirror_runs`."""
+
+    def __init__(self, settings: SupabaseSettings, timeout: timedelta = timedelta(seconds=10)) -> None:
+        self._url = settings.url
+        self._client = httpx.AsyncClient(
+            base_url=f"{settings.url}/rest/v1/rpc/",
+            headers=headers_for(settings),
+            timeout=timeout.total_seconds(),
+        )
+
+    async def mirror(self, batch: Sequence[Patch]) -> list[Mirrored]:
+        body = b'{"batch":[' + b",".join(map(_element, batch)) + b"]}"
+        if len(body) > _BODY_LIMIT and len(batch) > 1:
+            raise BatchTooLarge(f"the batch is {len(body)} bytes")
+        return [_mirrored(result) for result in await self._call("mirror_runs", body)]
+
+    async def snapshots(self, run_ids: Sequence[str]) -> list[Announcement]:
+        body = json.dumps({"ids": list(run_ids)}).encode()
+        return [_announcement(found) for found in await self._call("run_snapshots", body)]
+
+    async def check(self) -> None:
+        version = await self._call("taskcast_schema_version", b"{}")
+        if version < SCHEMA_VERSION:
+            raise SchemaMissing(
+                f"the database has version {version} of the bridge's tables, this code needs "
+                f"{SCHEMA_VERSION}; {_remedy()}"
+            )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _call(self, function: str, body: bytes) -> Any:
+        try:
+            response = await self._client.post(function, content=body)
+        except httpx.HTTPError as error:
+            raise SupabaseUnavailable(
+                f"no answer from {self._url}/rest/v1 ({type(error).__name__})"
+            ) from error
+        if response.status_code != 200:
+            raise _error_of(response, self._url)
+        try:
+            return json.loads(response.content)
+        except ValueError as error:
+            raise SupabaseUnavailable(f"{self._url}/rest/v1 does not answer as Supabase does") from error
+
+
+def headers_for(settings: SupabaseSettings) -> dict[str, str]:
+    """Headers that authorize a request; a key of the new kind is no JWT and goes as `apikey` only."""
+    key = settings.key.get_secret_value()
+    headers = {"apikey": key, "content-type": "application/json"}
+    if not key.startswith("sb_"):
+        headers["authorization"] = f"Bearer {key}"
+    return headers
+
+
+def _error_of(response: httpx.Response, url: str) -> Exception:
+    status = response.status_code
+    try:
+        problem = response.json()
+        code, reason = str(problem.get("code", "")), str(problem.get("message", ""))
+    except (ValueError, AttributeError):
+        code, reason = "", ""
+    if status in (401, 403):
+        return KeyRefused(
+            f"{url} refuses the key ({status}); the bridge needs the project's secret key "
+            "(sb_secret_... or the legacy service_role JWT): set SUPABASE_SECRET_KEY"
+        )
+    if status == 404 and code in ("PGRST202", "42883", "42P01"):
+        return SchemaMissing(f"the database at {url} lacks the bridge's tables and functions; {_remedy()}")
+    if status == 413:
+        return BatchTooLarge("the request is too large for the REST API")
+    if 400 <= status < 500 and code[:2] in _DATA_ERRORS:
+        return BatchRefused(code, reason)
+    return SupabaseUnavailable(f"{url}/rest/v1 answers {status} {code}".rstrip())
+
+
+def _remedy() -> str:
+    return f"apply the migrations: supabase --workdir {Path(__file__).parent} db push"
+
+
+def _element(patch: Patch) -> bytes:
+    element = {
+        "id": patch.run_id,
+        "attempt": patch.attempt,
+        "version": patch.version,
+        "at": patch.at,
+        "fresh": patch.fresh,
+        "existing": patch.existing,
+        "parts": patch.parts,
+        "set": patch.fields,
+        "logs": [
+            {
+                "v": line.version,
+                "level": line.level,
+                "message": line.message,
+                "data": line.data,
+                "at": line.at,
+            }
+            for line in patch.logs
+        ],
+    }
+    try:
+        text = json.dumps(element, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        text = json.dumps(storable(element), ensure_ascii=False, separators=(",", ":"))
+    if "\\u0000" in text:
+        text = json.dumps(storable(element), ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "replace")
+
+
+def storable(value: Any) -> Any:
+    """The value as jsonb can hold it: no NUL characters, no infinite numbers.
+
+    >>> storable({"a\\x00": float("nan")})
+    {'a\ufffd': None}
+    """
+    if isinstance(value, str):
+        return value.replace("\x00", "\ufffd")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {storable(key): storable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [storable(inner) for inner in value]
+    return value
+
+
+def _announcement(found: dict[str, Any]) -> Announcement:
+    return Announcement(found["id"], found["channel"], found["snapshot"])
+
+
+def _announcements(found: Iterable[dict[str, Any]]) -> list[Announcement]:
+    return [_announcement(each) for each in found]
+
+
+def _mirrored(result: dict[str, Any]) -> Mirrored:
+    return Mirrored(
+        run_id=result["id"],
+        outcome=result["outcome"],
+        current=_announcement(result) if "snapshot" in result else None,
+        state_changed=result.get("state_changed", False),
+        progress_changed=result.get("progress_changed", False),
+        logs=result.get("logs", []),
+        parents=_announcements(result.get("parents", [])),
+    )

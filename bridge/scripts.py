@@ -1,0 +1,49 @@
+"""The Lua commands of the bridge process, one typed function each; nobody else sees KEYS and ARGV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import cache
+from importlib.resources import files
+
+from redis.asyncio import Redis
+from redis.commands.core import AsyncScript
+
+
+@cache
+def _source(name: str) -> str:
+    return files("bridge").joinpath("lua", f"{name}.lua").read_text()
+
+
+class LeaseScripts:
+    """Leases of partitions among replicas."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._renew, self._release, self._join = (
+            _registered(redis, name) for name in ("renew_leases", "release_leases", "join_replicas")
+        )
+
+    async def renew(self, keys: Sequence[str], token: str, lease: timedelta) -> list[bool]:
+        """Renew the leases held with `token`; for each key, whether it is still held."""
+        if not keys:
+            return []
+        return [held == 1 for held in await self._renew(keys=keys, args=[token, milliseconds(lease)])]
+
+    async def release(self, keys: Sequence[str], token: str) -> int:
+        """Give the leases back that are held with `token`; returns how many."""
+        return int(await self._release(keys=keys, args=[token])) if keys else 0
+
+    async def join(self, key: str, replica: str, lease: timedelta) -> int:
+        """Tell that `replica` lives; returns how many do."""
+        return int(await self._join(keys=[key], args=[replica, milliseconds(lease)]))
+
+
+def milliseconds(time: timedelta) -> int:
+    """The time as Redis takes it."""
+    return max(1, int(time.total_seconds() * 1000))
+
+
+def _registered(redis: Redis, name: str) -> AsyncScript:
+    script: AsyncScript = redis.register_script(_source(name))
+    return script
