@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tasks.import_socials.words import Word, fold, stem
-
-_Runs = list[list[Word]]  # one post: runs of neighbouring content words
+from tasks.import_socials.words import Word, fields_of, fold, stem
 
 _MOST_WORDS = 3
 _MOST_KEYWORDS = 8
-_OF_TWO_WORDS, _OF_THREE_WORDS, _TAGGED, _HALF_WEAK, _NOT_A_NOUN = 1.5, 1.4, 1.15, 0.7, 0.5
+_OF_TWO_WORDS, _OF_THREE_WORDS, _TAGGED, _OF_THE_FIELD = 1.5, 1.4, 1.3, 1.3
+_HALF_WEAK, _NOT_A_NOUN, _QUOTATION = 0.7, 0.5, 0.3
 _ENOUGH_ALONE = 0.4  # of the posts; a single word that covers fewer gets a second one beside it
 # Rules of thumb of English: what ends so is seldom the name of a thing.
 _ENDINGS_OF_OTHERS = ("ly", "ed", "ing", "ous", "ful", "able", "ible", "less", "ish", "est", "ier")
 
 
+class Name(NamedTuple):
+    """What a group is called, and the phrases that tell it apart, the most telling first."""
+
+    label: str
+    keywords: tuple[str, ...]
+
+
 class _Use(NamedTuple):
-    words: tuple[str, ...]  # keys
+    keys: tuple[str, ...]
     text: str  # as written
     tagged: bool
     weak: bool  # one of its words says little
@@ -33,112 +39,141 @@ class _Use(NamedTuple):
 
 @dataclass(slots=True)
 class _Phrase:
-    """A phrase within a group: in how many of its posts, and how it is written."""
+    """A phrase within a group: in how many of its posts, and how it is written there."""
 
     posts: int = 0
     uses: Counter[_Use] = field(default_factory=Counter)
 
     @property
     def best(self) -> _Use:
-        """The way it is written most often; written out rather than as a hashtag."""
-        return min(self.uses, key=lambda use: (use.tagged, -len(use.words), -self.uses[use], use.text))
+        """The way it is written most often; several words rather than the hashtag made of them."""
+        return min(self.uses, key=lambda u: (-len(u.text.split()), -self.uses[u], u.tagged, u.text))
 
     @property
-    def text(self) -> str:
-        best = self.best
-        forms = Counter(
-            {
-                use.text: n
-                for use, n in self.uses.items()
-                if (use.tagged, len(use.words)) == (best.tagged, len(best.words))
-            }
-        )
-        return min(forms, key=lambda text: (-forms[text], text))
+    def keys(self) -> frozenset[str]:
+        return frozenset(self.best.keys)
 
 
-def name_groups(
-    groups: Sequence[Sequence[_Runs]], posts: Sequence[_Runs]
-) -> list[tuple[str, tuple[str, ...]]]:
-    """Label and keywords of each group, out of all `posts`; no label repeats another or a part of it."""
-    everywhere = _posts_by_phrase(posts)
-    named: list[tuple[str, tuple[str, ...]]] = []
-    taken: list[frozenset[str]] = []
-    for number, group in enumerate(groups, 1):
-        ranked = _ranked(group, everywhere, len(posts))
-        free = [phrase for phrase in ranked if not any(_overlap(_keys(phrase), other) for other in taken)]
-        label = _label(free, len(group))
-        taken += [_keys(phrase) for phrase in label]
-        keywords = tuple(phrase.text for phrase in _distinct(ranked, _MOST_KEYWORDS))
-        named.append((" & ".join(phrase.text for phrase in label) or f"topic {number}", keywords))
-    return named
+class Phrasebook:
+    """The phrases of all posts of a person, from which groups of the posts get their names."""
+
+    def __init__(self, posts: Sequence[list[list[Word]]]) -> None:
+        self._posts = [_phrases(post) for post in posts]
+        self._everywhere = Counter(key for post in self._posts for key in post)
+
+    def names(self, groups: Sequence[Sequence[int]]) -> list[Name | None]:
+        """A name for each group of post numbers; none repeats another or a part of it.
+
+        None stands where no phrase is shared by enough of the posts: such a group has no subject.
+        """
+        names: list[Name | None] = []
+        taken: list[frozenset[str]] = []
+        for group in groups:
+            ranked = self._ranked(group)
+            free = [phrase for phrase in ranked if not any(_overlap(phrase.keys, other) for other in taken)]
+            label = _label(free, len(group))
+            shared = _distinct([*label, *(phrase for phrase in ranked if phrase.posts > 1)], _MOST_KEYWORDS)
+            if not label or not _is_subject(label[0], shared, len(group)):
+                names.append(None)
+                continue
+            taken += [phrase.keys for phrase in label]
+            keywords = tuple(phrase.best.text for phrase in shared)
+            names.append(Name(" & ".join(phrase.best.text for phrase in label), keywords))
+        return names
+
+    def leading_word(self, group: Sequence[int]) -> str | None:
+        """The key of the single word that tells most about the group."""
+        ranked = (phrase.best.keys for phrase in self._ranked(group) if phrase.posts > 1)
+        return next((keys[0] for keys in ranked if len(keys) == 1), None)
+
+    def _ranked(self, group: Sequence[int]) -> list[_Phrase]:
+        phrases: dict[str, _Phrase] = defaultdict(_Phrase)
+        for number in group:
+            for key, uses in self._posts[number].items():
+                phrases[key].posts += 1
+                phrases[key].uses.update(uses)
+        field = _main_field(phrases.values())
+        scores = {key: self._score(key, phrase, field) for key, phrase in phrases.items()}
+        return [phrases[key] for key in sorted(scores, key=lambda key: (-scores[key], key))]
+
+    def _score(self, key: str, phrase: _Phrase, field: str | None) -> float:
+        everywhere = self._everywhere[key]
+        rarity = math.log(1 + len(self._posts) / everywhere)
+        return phrase.posts * rarity * (phrase.posts / everywhere) * _shape(phrase, field)
 
 
-def leading_word(group: Sequence[_Runs], posts: Sequence[_Runs]) -> str | None:
-    """The key of the single word that tells most about the group."""
-    ranked = _ranked(group, _posts_by_phrase(posts), len(posts))
-    return next((phrase.best.words[0] for phrase in ranked if len(phrase.best.words) == 1), None)
+def _main_field(phrases: Iterable[_Phrase]) -> str | None:
+    """The field of life that most words of a group belong to."""
+    counts: Counter[str] = Counter()
+    for phrase in phrases:
+        if len(phrase.best.keys) == 1:
+            counts.update(dict.fromkeys(fields_of(phrase.best.keys[0]), phrase.posts))
+    return min(counts, key=lambda name: (-counts[name], name)) if counts else None
 
 
-def _label(ranked: list[_Phrase], size: int) -> list[_Phrase]:
-    best = _distinct(ranked, 2)
-    alone = best and (len(best[0].best.words) > 1 or best[0].posts >= _ENOUGH_ALONE * size)
-    second_tells = len(best) == 2 and best[1].posts > 1
-    return best[:1] if alone or not second_tells else best
+def _is_subject(label: _Phrase, shared: Sequence[_Phrase], size: int) -> bool:
+    """One word shared by a few posts is chance: a second phrase, or most of the posts, must agree."""
+    return len(shared) > 1 or len(label.best.keys) > 1 or (size >= 5 and label.posts >= 0.6 * size)
 
 
-def _ranked(group: Sequence[_Runs], everywhere: Counter[str], total: int) -> list[_Phrase]:
-    phrases: dict[str, _Phrase] = defaultdict(_Phrase)
-    for post in group:
-        uses = list(_phrases(post))
-        for key in {key for key, _ in uses}:
-            phrases[key].posts += 1
-        for key, use in uses:
-            phrases[key].uses[use] += 1
-    scores = {key: _score(phrase, everywhere[key], total) for key, phrase in phrases.items()}
-    return [phrases[key] for key in sorted(scores, key=lambda key: (-scores[key], key))]
-
-
-def _score(phrase: _Phrase, posts_everywhere: int, total: int) -> float:
+def _shape(phrase: _Phrase, field: str | None) -> float:
+    """How much the form of a phrase speaks for it as a name."""
     use = phrase.best
-    share_here = phrase.posts / posts_everywhere
-    shape = {1: 1.0, 2: _OF_TWO_WORDS, 3: _OF_THREE_WORDS}[len(use.words)]
-    if len(use.words) > 1 and phrase.posts == 1:
-        shape = 0.3  # a phrase that occurs once is a quotation, not a subject
+    shape = {1: 1.0, 2: _OF_TWO_WORDS, 3: _OF_THREE_WORDS}[min(len(use.keys), _MOST_WORDS)]
+    if len(use.keys) > 1 and phrase.posts == 1:
+        shape = _QUOTATION
     if any(use.tagged for use in phrase.uses):
         shape *= _TAGGED
+    if any(field in fields_of(key) for key in use.keys):
+        shape *= _OF_THE_FIELD
     if use.weak:
         shape *= _HALF_WEAK
-    if use.text.isascii() and fold(use.text).endswith(_ENDINGS_OF_OTHERS) and len(use.words) == 1:
+    if len(use.keys) == 1 and use.text.isascii() and fold(use.text).endswith(_ENDINGS_OF_OTHERS):
         shape *= _NOT_A_NOUN
-    return phrase.posts * math.log(1 + total / posts_everywhere) * share_here * shape
+    return shape
 
 
-def _posts_by_phrase(posts: Sequence[_Runs]) -> Counter[str]:
-    return Counter(key for post in posts for key in {key for key, _ in _phrases(post)})
+def _label(ranked: Sequence[_Phrase], size: int) -> list[_Phrase]:
+    """One phrase, or two single words where one alone stands for too few of the posts."""
+    enough = max(2, min(math.ceil(size / 4), 3 + size // 20))
+    best = next((phrase for phrase in ranked if phrase.posts >= enough), None)
+    if best is None:
+        return []
+    if len(best.best.keys) > 1 or best.posts >= _ENOUGH_ALONE * size:
+        return [best]
+    return _distinct([best, *(phrase for phrase in ranked if phrase.posts > 1)], 2)
 
 
-def _phrases(post: _Runs) -> Iterator[tuple[str, _Use]]:
-    """Every phrase of up to three words with the key under which its spellings meet: #trailrunning, trail running."""
+def _phrases(post: list[list[Word]]) -> dict[str, list[_Use]]:
+    """The phrases of a post under the key at which their spellings meet: #trailrunning, trail running."""
+    phrases: dict[str, list[_Use]] = defaultdict(list)
     for run in post:
-        for start in range(len(run)):
-            for end in range(start + 1, min(len(run), start + _MOST_WORDS) + 1):
-                words = run[start:end]
-                if any(not word.weak for word in words) and not (
-                    len(words) == 3 and any(w.weak for w in words)
-                ):
-                    yield _key(words), _use(words)
+        for words in _parts(run):
+            phrases[_key(words)].append(_use(words))
+    return phrases
+
+
+def _parts(run: list[Word]) -> Iterator[list[Word]]:
+    """Parts of a run that may name something. A hashtag is whole: half of #IchBinHanna names nothing."""
+    if run[0].tagged:
+        yield run
+        return
+    for start in range(len(run)):
+        for end in range(start + 1, min(len(run), start + _MOST_WORDS) + 1):
+            words = run[start:end]
+            weak = sum(word.weak for word in words)
+            if weak == 0 or (weak == 1 and len(words) == 2):
+                yield words
 
 
 def _key(words: list[Word]) -> str:
-    if len(words) == 1:
-        return words[0].key
-    return stem("".join(fold(word.text) for word in words[:-1]) + fold(words[-1].text))
+    return words[0].key if len(words) == 1 else stem("".join(fold(word.text) for word in words))
 
 
 def _use(words: list[Word]) -> _Use:
-    keys = tuple(word.key for word in words)
-    text = " ".join(word.text for word in words)
-    return _Use(keys, text, words[0].tagged, any(word.weak for word in words))
+    tagged = words[0].tagged
+    text = ("" if tagged else " ").join(word.text for word in words)
+    return _Use(tuple(word.key for word in words), text, tagged, any(word.weak for word in words))
 
 
 def _distinct(ranked: Sequence[_Phrase], most: int) -> list[_Phrase]:
@@ -147,13 +182,9 @@ def _distinct(ranked: Sequence[_Phrase], most: int) -> list[_Phrase]:
     for phrase in ranked:
         if len(chosen) == most:
             break
-        if not any(_overlap(_keys(phrase), _keys(other)) for other in chosen):
+        if not any(_overlap(phrase.keys, other.keys) for other in chosen):
             chosen.append(phrase)
     return chosen
-
-
-def _keys(phrase: _Phrase) -> frozenset[str]:
-    return frozenset(phrase.best.words)
 
 
 def _overlap(one: frozenset[str], other: frozenset[str]) -> bool:

@@ -15,15 +15,15 @@ from scipy.cluster.hierarchy import fcluster, linkage  # type: ignore[import-unt
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 
-from tasks.import_socials.labels import leading_word, name_groups
+from tasks.import_socials.labels import Name, Phrasebook
 from tasks.import_socials.words import Word, clean, content_runs
 
 _Floats = npt.NDArray[np.float32]
 
 _SMALLEST = 3  # posts; two posts that are alike are a coincidence
 _MOST_CLUSTERED = 5_000  # pairs are compared, so memory grows with the square: 100 MB at this size
-_SHARE_OF_WORDS = 0.2  # of the likeness; the rest are the vectors
-_CUT = 0.87  # mean distance up to which groups are joined; 1 is "nothing in common"
+_SHARE_OF_WORDS = 0.3  # of the likeness; the rest are the vectors
+_CUT = 0.9  # mean distance up to which groups are joined; 1 is "nothing in common"
 _JOIN, _CLEARLY = (
     0.08,
     1.5,
@@ -72,22 +72,21 @@ def find_topics(posts: Sequence[TopicPost], *, most: int = 12) -> list[Topic]:
         return []
     runs = [content_runs(group[0].text) for group in texts]
     likeness = _Likeness.of([group[0].vector for group in texts], runs)
-    groups = _merge_by_leading_word(_grown(likeness, _seed_groups(likeness)), runs)
-    groups = sorted(groups, key=lambda group: (-sum(len(texts[i]) for i in group), group))[:most]
-    names = name_groups([[runs[i] for i in group] for group in groups], runs)
-    return [
-        _topic(label, keywords, group, likeness.to_group(group)[group], texts)
-        for (label, keywords), group in zip(names, groups, strict=True)
-    ]
+    phrasebook = Phrasebook(runs)
+    groups = _merge_by_leading_word(_grown(likeness, _seed_groups(likeness)), phrasebook)
+    groups = sorted(groups, key=lambda group: (-sum(len(texts[i]) for i in group), group))
+    named = zip(phrasebook.names(groups), groups, strict=True)
+    topics = [_topic(name, group, likeness.to_group(group)[group], texts) for name, group in named if name]
+    return topics[:most]
 
 
 def _distinct_texts(posts: Sequence[TopicPost]) -> list[list[TopicPost]]:
-    """Posts by text: the same words sent to three networks are one text. Posts without words are left out."""
+    """Posts by text: the same words on three networks are one text. Those that name nothing are left out."""
     by_text: dict[str, list[TopicPost]] = {}
     for post in posts:
-        key = " ".join(word.key for run in content_runs(post.text) for word in run)
-        if key:
-            by_text.setdefault(key, []).append(post)
+        words = [word for run in content_runs(post.text) for word in run]
+        if any(not word.weak for word in words):
+            by_text.setdefault(" ".join(word.key for word in words), []).append(post)
     return list(by_text.values())
 
 
@@ -103,9 +102,7 @@ class _Likeness:
     def of(cls, vectors: Sequence[Sequence[float]], runs: Sequence[list[list[Word]]]) -> _Likeness:
         strong = [[word.key for run in post for word in run if not word.weak] for post in runs]
         dense = normalize(np.nan_to_num(np.asarray(vectors, dtype=np.float32)))
-        words = TfidfVectorizer(analyzer=_as_is, sublinear_tf=True, dtype=np.float32).fit_transform(
-            [keys or ["(no words)"] for keys in strong]
-        )
+        words = TfidfVectorizer(analyzer=_as_is, sublinear_tf=True, dtype=np.float32).fit_transform(strong)
         raw = cls(dense, words, 0.0)
         # Models differ in how alike they find unrelated texts (0 here, 0.7 there), so that level is measured.
         sample = raw.among(_spread(len(runs), 1_000))
@@ -164,18 +161,16 @@ def _grown(likeness: _Likeness, groups: list[list[int]]) -> list[list[int]]:
     return groups
 
 
-def _merge_by_leading_word(groups: list[list[int]], runs: list[list[list[Word]]]) -> list[list[int]]:
+def _merge_by_leading_word(groups: list[list[int]], phrasebook: Phrasebook) -> list[list[int]]:
     """Groups whose most telling word is the same are one topic to a person."""
     merged: dict[str, list[int]] = {}
     for number, group in enumerate(groups):
-        word = leading_word([runs[i] for i in group], runs) or f"({number})"
+        word = phrasebook.leading_word(group) or f"({number})"
         merged.setdefault(word, []).extend(group)
     return [sorted(group) for group in merged.values()]
 
 
-def _topic(
-    label: str, keywords: tuple[str, ...], group: list[int], near: _Floats, texts: list[list[TopicPost]]
-) -> Topic:
+def _topic(name: Name, group: list[int], near: _Floats, texts: list[list[TopicPost]]) -> Topic:
     scored = sorted(zip(group, near.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
     members = tuple(
         Member(post.id, round(min(1.0, max(0.0, score)), 4)) for i, score in scored for post in texts[i]
@@ -186,4 +181,4 @@ def _topic(
     for i in group:
         for post in texts[i]:
             accounts[post.account] = accounts.get(post.account, 0) + 1
-    return Topic(label, keywords, members, tuple(texts[i][0].id for i in told[:3]), accounts)
+    return Topic(name.label, name.keywords, members, tuple(texts[i][0].id for i in told[:3]), accounts)

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import snowballstemmer  # type: ignore[import-untyped]
 from stop_words import AVAILABLE_LANGUAGES, get_stop_words  # type: ignore[import-untyped]
 
-from tasks.import_socials.vocabulary import WEAK_WORDS
+from tasks.import_socials.vocabulary import FIELDS, WEAK_WORDS
 
-MAX_CHARACTERS = 20_000
+MAX_CHARACTERS = 6_000  # what a post is about stands at its beginning
 
 _NOISE = re.compile(
     r"""(?:https?://|www\.)\S+                       # links
@@ -34,11 +34,13 @@ _UNSPACED = (
     "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 )
 _TOKEN = re.compile(
-    rf"(?P<tag>\#[^\W_][\w]*)|(?P<unspaced>[{_UNSPACED}]+)"
-    rf"|(?P<word>[^\W\d_{_UNSPACED}](?:[\w'+#]|[.-](?=\w))*)|(?P<gap>[ \t\u00a0]+)|(?P<other>.)",
+    rf"(?P<tag>\#(?=\w*[^\W\d_])\w+)|(?P<unspaced>[{_UNSPACED}]+)"
+    rf"|(?P<word>[^\W\d_{_UNSPACED}](?:[\w'+#]|-(?=\w)|\.(?=(?:js|io|ts|py|net|ai)\b))*)"
+    r"|(?P<gap>[ \t\u00a0]+)|(?P<other>.)",
     re.DOTALL,
 )
 _UNSPACED_PART = re.compile(r"[\u30a0-\u30ff\u31f0-\u31ff]{2,}|[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
+_HIRAGANA = re.compile("[\u3040-\u309f]")  # by itself it spells endings and particles
 _CAMEL = re.compile(r"(?<=[a-z0-9à-ÿ])(?=[A-ZÀ-Þ][a-zà-ÿ])|_")
 _ELISION = re.compile(r"^(?:[cdjlmnst]|qu|jusqu|lorsqu|dell|nell|all|sull|dall|un)'(?=\w{2})", re.IGNORECASE)
 _CONTRACTION = re.compile(r"(?:'(?:s|t|re|ve|ll|d|m)|n't|')$", re.IGNORECASE)
@@ -88,6 +90,11 @@ def word(text: str, tagged: bool = False) -> Word:
     return Word(text, key, weak=key in _weak_keys(), tagged=tagged)
 
 
+def fields_of(key: str) -> tuple[str, ...]:
+    """The fields of life in which a word is at home, by its key."""
+    return _fields_by_key().get(key, ())
+
+
 def fold(text: str) -> str:
     """Lower case, Latin accents removed; marks of other scripts stay, for there they are letters."""
     lowered = unicodedata.normalize("NFD", text.casefold())
@@ -117,7 +124,8 @@ def _parts_of_tag(tag: str) -> list[str]:
 def _unspaced_words(run: str) -> Iterator[Word]:
     """Katakana words and Han compounds; a long Han run as overlapping pairs, as most Chinese words are."""
     stop = _unspaced_stop_words()
-    for part in _UNSPACED_PART.findall(run) or ([run] if len(run) > 1 else []):
+    parts = _UNSPACED_PART.findall(run) or ([] if _HIRAGANA.search(run) else [run])
+    for part in parts:
         pieces = [part] if len(part) <= 4 or "\u30a0" <= part[0] <= "\u30ff" else _pairs(part)
         yield from (Word(piece, piece) for piece in pieces if len(piece) > 1 and piece not in stop)
 
@@ -148,6 +156,15 @@ def _stop_words() -> dict[str, frozenset[str]]:
 @lru_cache(maxsize=1)
 def _unspaced_stop_words() -> frozenset[str]:
     return frozenset(get_stop_words("japanese")) | frozenset(get_stop_words("chinese"))
+
+
+@lru_cache(maxsize=1)
+def _fields_by_key() -> dict[str, tuple[str, ...]]:
+    fields: dict[str, tuple[str, ...]] = {}
+    for field, words in FIELDS.items():
+        for key in sorted({word(text).key for text in words}):
+            fields[key] = (*fields.get(key, ()), field)
+    return fields
 
 
 @lru_cache(maxsize=1)

@@ -19,9 +19,7 @@ from scipy import sparse  # type: ignore[import-untyped]
 from sklearn.feature_extraction import FeatureHasher
 from sklearn.preprocessing import normalize
 
-from tasks.import_socials.vocabulary import FIELDS
-from tasks.import_socials.words import Word, content_runs
-from tasks.import_socials.words import word as word_of
+from tasks.import_socials.words import Word, content_runs, fields_of
 
 DEFAULT_DIMENSIONS = 384
 
@@ -70,11 +68,10 @@ def _features(text: str) -> dict[str, float]:
 
 
 def _features_of_run(run: list[Word]) -> Iterator[tuple[str, float]]:
-    fields = _fields_by_key()
     for word in run:
         weight = _WEAK_WORD if word.weak else _TAGGED_WORD if word.tagged else _WORD
         yield f"w {word.key}", weight
-        for field in fields.get(word.key, ()):
+        for field in fields_of(word.key):
             yield f"f {field}", _FIELD
         parts = _letters(word.key)
         for part in parts:
@@ -90,15 +87,6 @@ def _letters(key: str) -> list[str]:
         return [key[i : i + 2] for i in range(len(key) - 1)] or [key]
     marked = f"<{key}>"
     return [marked[i : i + 4] for i in range(max(1, len(marked) - 3))]
-
-
-@lru_cache(maxsize=1)
-def _fields_by_key() -> dict[str, tuple[str, ...]]:
-    fields: dict[str, tuple[str, ...]] = {}
-    for field, words in FIELDS.items():
-        for key in {word_of(word).key for word in words}:
-            fields[key] = (*fields.get(key, ()), field)
-    return fields
 
 
 @lru_cache(maxsize=2)
