@@ -46,6 +46,11 @@ class Bridge:
         app.bridge = self
         self.signals = Signals(self)
 
+    def close(self) -> None:
+        """Append what is pending and let go of the app; for tests and short-lived publishers."""
+        self.appender.close()
+        self.signals.disconnect()
+
     def declaration(self, task: Any) -> Declaration:
         """What a task declared; the defaults for one that is not made by this app's base class."""
         found = getattr(task, "declaration", None)

@@ -99,7 +99,12 @@ class Run:
                 message = self._fitting(message)
             self._message = message
         if current is not None:
-            if current.__class__ is not int or total.__class__ is not int or current < 0 or total <= 0:
+            if (
+                current.__class__ is not int
+                or total.__class__ is not int
+                or not 0 <= current <= LARGEST_COUNT
+                or not 0 < total <= LARGEST_COUNT  # type: ignore[operator]
+            ):
                 current, total = _count("current", current), _count("total", total)
             self._counts = (current, total)  # type: ignore[assignment]
         elif total is not None:

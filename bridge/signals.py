@@ -28,7 +28,7 @@ class Signals:
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
-        receivers = {
+        self._receivers = {
             signals.before_task_publish: self.before_task_publish,
             signals.task_received: self.task_received,
             signals.task_prerun: self.task_prerun,
@@ -43,8 +43,13 @@ class Signals:
             signals.worker_process_shutdown: self.process_shutdown,
             signals.worker_shutdown: self.process_shutdown,
         }
-        for signal, receiver in receivers.items():
+        for signal, receiver in self._receivers.items():
             signal.connect(receiver, weak=False)
+
+    def disconnect(self) -> None:
+        """Stop listening."""
+        for signal, receiver in self._receivers.items():
+            signal.disconnect(receiver)
 
     # In the process that publishes
 

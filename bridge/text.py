@@ -27,7 +27,7 @@ _SECRETS: Final = re.compile(
     | \b(?:sk|rk|pk|ghp|gho|xox[abpr])[-_][\w-]{16,}           # keys of common providers
     | (?<=://)[^/\s:@]+:[^/\s@]+(?=@)                          # user:password of a URL
     | (?i:\bbearer\s+)[\w.~+/=-]{8,}
-    | (?i:(?<=[?&;\s"'])(?:access_token|api_?key|apikey|token|secret|password|passwd|client_secret)
+    | (?i:(?<!\w)(?:access_token|api_?key|apikey|token|secret|password|passwd|client_secret)
       ["']?\s*[=:]\s*["']?)[^\s&"',;]+
     """,
     re.VERBOSE,

@@ -33,7 +33,7 @@ def stack() -> Iterator[RunningStack]:
         yield running
 
 
-@pytest.fixture()
+@pytest.fixture
 def new_user(stack: RunningStack) -> Callable[[], User]:
     """Signs up an anonymous user."""
 
@@ -47,12 +47,12 @@ def new_user(stack: RunningStack) -> Callable[[], User]:
     return sign_up
 
 
-@pytest.fixture()
+@pytest.fixture
 def user(new_user: Callable[[], User]) -> User:
     return new_user()
 
 
-@pytest.fixture()
+@pytest.fixture
 def settings(stack: RunningStack) -> Iterator[BridgeSettings]:
     """Settings on the stack, with Redis keys that no other test shares and that are gone afterwards."""
     prefix = f"test-{secrets.token_hex(4)}"

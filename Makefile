@@ -1,0 +1,39 @@
+# `make demo` runs the main job, `make test` the tests; both set everything up first.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: demo test check pins clean bench
+
+demo: .venv/installed bridge/web/dist/app.js
+	@PYTHONPATH=. $(BIN)/celery -A tasks demo $(ARGS)
+
+test: .venv/installed bridge/web/dist/app.js check
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+
+.venv/installed: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("taskcast needs Python 3.11 or newer; this is %d.%d: run make PYTHON=python3.11" % v[:2])'
+	@echo "Installing the pinned packages into .venv (a minute the first time)..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+bridge/web/dist/app.js: .venv/installed bridge/web/package-lock.json $(wildcard bridge/web/src/*)
+	@$(BIN)/python -m bridge.web.build
+
+bench: .venv/installed
+	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file || exit 1; done
+
+# Maintainers only: needs uv on PATH.
+pins:
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make pins" --all-extras --group dev pyproject.toml -o requirements/dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make pins" --extra operators --extra tasks pyproject.toml -o requirements/app.txt
+
+clean:
+	rm -rf .venv .taskcast bridge/web/dist bridge/web/node_modules

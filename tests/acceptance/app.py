@@ -1,0 +1,142 @@
+"""A Celery app as a user would write it, with a task for every way out of a run."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from celery import Celery, chain, chord, group
+from celery.exceptions import Ignore, Reject
+
+from bridge import Bridge, BridgeSettings, PublicError, current_run
+from tests.processes import SETTINGS
+
+settings = BridgeSettings.model_validate_json(os.environ[SETTINGS])
+app = Celery("acceptance", broker=settings.outbox.redis_url, backend=settings.outbox.redis_url)
+app.conf.update(
+    task_default_queue=f"{settings.outbox.prefix}-default",
+    broker_transport_options={"global_keyprefix": f"{settings.outbox.prefix}-"},
+    result_backend_transport_options={"global_keyprefix": f"{settings.outbox.prefix}-"},
+    worker_prefetch_multiplier=4,
+    task_acks_late=True,
+    worker_hijack_root_logger=False,
+    broker_connection_retry_on_startup=True,
+)
+Bridge(app, settings)
+
+CHANNEL = "import-socials-{user_id}"
+
+
+@app.task(bind=True, channel=CHANNEL, public_result=True)
+def fine(self: Any, user_id: str, items: int = 5, pause: float = 0.0) -> dict[str, int]:
+    for item in self.track(range(items), "Importing"):
+        if pause:
+            time.sleep(pause)
+        if item == items // 2:
+            help_along(item)
+    self.step("Done")
+    return {"items": items}
+
+
+def help_along(item: int) -> None:
+    """A helper that reaches its run without being handed the task."""
+    run = current_run()
+    assert run is not None
+    run.log(f"half way, at {item}", part=item)
+
+
+@app.task(bind=True, channel=CHANNEL)
+def broken(self: Any, user_id: str) -> None:
+    self.progress(1, 4, "Importing")
+    raise ValueError("password=hunter2 is inside")
+
+
+@app.task(bind=True, channel=CHANNEL)
+def refused(self: Any, user_id: str) -> None:
+    raise PublicError("This account has no public posts.", code="empty_account")
+
+
+@app.task(bind=True, channel=CHANNEL, max_retries=3)
+def stubborn(self: Any, user_id: str) -> None:
+    attempts = self.last_checkpoint or 0
+    self.checkpoint(attempts + 1)
+    self.progress(attempts, 3, f"attempt {attempts + 1}")
+    if attempts < 2:
+        raise self.retry(countdown=0.05, exc=ConnectionError("provider away"))
+
+
+@app.task(bind=True, channel=CHANNEL, max_retries=1)
+def given_up(self: Any, user_id: str) -> None:
+    raise self.retry(countdown=0.05, exc=ConnectionError("provider away"))
+
+
+@app.task(bind=True, channel=CHANNEL, soft_time_limit=1)
+def too_slow(self: Any, user_id: str) -> None:
+    time.sleep(60)
+
+
+@app.task(bind=True, channel=CHANNEL, time_limit=1)
+def far_too_slow(self: Any, user_id: str) -> None:
+    time.sleep(60)
+
+
+@app.task(bind=True, channel=CHANNEL)
+def ignored(self: Any, user_id: str) -> None:
+    raise Ignore
+
+
+@app.task(bind=True, channel=CHANNEL)
+def rejected(self: Any, user_id: str) -> None:
+    raise Reject("not mine", requeue=False)
+
+
+@app.task(bind=True, channel=CHANNEL)
+def passed_on(self: Any, user_id: str) -> None:
+    """Rejects its message once and runs when it comes again."""
+    if self.last_checkpoint is None:
+        self.checkpoint("seen")
+        raise Reject("later", requeue=True)
+
+
+@app.task(bind=True, channel=CHANNEL)
+def lost(self: Any, user_id: str) -> None:
+    os._exit(7)
+
+
+@app.task(bind=True, channel=CHANNEL)
+def endless(self: Any, user_id: str) -> None:
+    self.progress(1, 2, "waiting")
+    while True:
+        time.sleep(0.05)
+
+
+@app.task(bind=True)
+def part(self: Any, number: int, fails: bool = False) -> int:
+    self.progress(1, 2, f"part {number}")
+    if fails:
+        raise ValueError(number)
+    return number
+
+
+@app.task(bind=True)
+def add(self: Any, numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@app.task(bind=True, channel=CHANNEL, public_result=True)
+def in_parallel(self: Any, user_id: str, parts: int = 3, fails: bool = False) -> Any:
+    """Goes on as a chord under its own id."""
+    header = group(part.si(number, fails and number == 1) for number in range(parts))
+    return self.replace(chord(header, add.s()))
+
+
+@app.task(bind=True, channel=CHANNEL)
+def one_by_one(self: Any, user_id: str, fails: bool = False) -> Any:
+    """Goes on as a chain under its own id."""
+    return self.replace(chain(part.si(0), part.si(1, fails), part.si(2)))
+
+
+@app.task(mirror=False)
+def unseen(user_id: str) -> None:
+    """A task that wants no row."""

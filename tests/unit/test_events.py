@@ -1,0 +1,147 @@
+"""Patches fold without losing a status or a log line, and travel unharmed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.events import (
+    LOG_LEVELS,
+    STATUSES,
+    BadEntry,
+    LogLine,
+    Patch,
+    decode,
+    encode,
+    fold,
+    run_uuid,
+    version_of,
+)
+
+RUNS = [run_uuid(f"run-{number}") for number in range(3)]
+
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
+log_lines = st.builds(
+    LogLine,
+    st.sampled_from(LOG_LEVELS),
+    texts,
+    st.just(1.5),
+    st.none() | st.dictionaries(texts, st.integers()),
+)
+field_sets = st.fixed_dictionaries(
+    {},
+    optional={
+        "status": st.sampled_from(sorted(STATUSES)),
+        "progress": st.integers(0, 100),
+        "message": texts,
+    },
+)
+patches = st.builds(
+    Patch,
+    run_id=st.sampled_from(RUNS),
+    attempt=st.integers(1, 2),
+    at=st.just(2.5),
+    fields=field_sets,
+    logs=st.lists(log_lines, max_size=2),
+    fresh=st.booleans(),
+    existing=st.booleans(),
+    parts=st.integers(0, 3),
+)
+histories = st.lists(patches, max_size=30)
+
+
+def copies(history: list[Patch]) -> list[Patch]:
+    return [decode(f"{number + 1}-0", encode(patch)) for number, patch in enumerate(history)]
+
+
+@given(patches)
+def test_a_patch_survives_the_journey(patch: Patch) -> None:
+    back = decode("7-3", encode(patch))
+    assert back.version == version_of("7-3")
+    assert all(line.version == back.version for line in back.logs)
+    back.version = 0
+    for line in back.logs:
+        line.version = 0
+    assert back == patch
+
+
+@given(histories)
+def test_folding_keeps_every_status_and_line_in_order(history: list[Patch]) -> None:
+    folded = fold(copies(history))
+    for run in RUNS:
+        before = [patch for patch in copies(history) if patch.run_id == run]
+        after = [patch for patch in folded if patch.run_id == run]
+        assert [p.status for p in after if p.status] == [p.status for p in before if p.status]
+        assert [line for p in after for line in p.logs] == [line for p in before for line in p.logs]
+        assert [p.version for p in after] == sorted(p.version for p in after)
+        if before:
+            assert after[-1].version == before[-1].version
+
+
+@given(histories)
+def test_folding_ends_with_the_same_values(history: list[Patch]) -> None:
+    def last_values(some: list[Patch]) -> dict[tuple[str, str], object]:
+        return {(p.run_id, name): value for p in some for name, value in p.fields.items()}
+
+    assert last_values(fold(copies(history))) == last_values(history)
+
+
+def test_progress_between_two_states_costs_no_patch_of_its_own() -> None:
+    run = RUNS[0]
+    started = Patch(run, 1, 0, {"status": "in_progress"})
+    reports = [Patch(run, 1, 0, {"progress": percent}) for percent in range(100)]
+    done = Patch(run, 1, 0, {"status": "completed", "progress": 100})
+    folded = fold([started, *reports, done])
+    assert [(p.status, p.fields["progress"]) for p in folded] == [("in_progress", 99), ("completed", 100)]
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_a_patch_or_a_bad_entry(raw: bytes) -> None:
+    with contextlib.suppress(BadEntry):
+        assert decode("1-0", raw).run_id
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("id", "not-a-uuid"),
+        ("n", -1),
+        ("n", True),
+        ("n", "1"),
+        ("set", []),
+        ("set", {"status": "done"}),
+        ("logs", [["shout", "x", 1]]),
+        ("logs", [["info", 5, 1]]),
+        ("at", "soon"),
+        ("parts", 2**40),
+    ],
+)
+def test_an_entry_with_a_wrong_part_is_refused(change: str, value: object) -> None:
+    entry = {"id": RUNS[0], "n": 1, "at": 1.0, "set": {}, "logs": []}
+    decode("1-0", json.dumps(entry).encode())
+    with pytest.raises(BadEntry):
+        decode("1-0", json.dumps({**entry, change: value}).encode())
+
+
+def test_versions_rise_with_stream_ids_and_fit_a_bigint() -> None:
+    ids = ["1-0", "1-1", "1-900000", "2-0", "1795219829346-0", "1795219829346-1", "8795219829346-0"]
+    versions = [version_of(one) for one in ids]
+    assert versions == sorted(set(versions))
+    assert versions[-1] < 2**63
+
+
+@pytest.mark.parametrize("text", ["", "1", "-1-0", "1-0-0", "a-b", "1-0\n"])
+def test_what_is_no_stream_id_is_refused(text: str) -> None:
+    with pytest.raises(BadEntry):
+        version_of(text)
+
+
+def test_a_task_id_of_any_form_has_one_row_id() -> None:
+    known = "0a1b2c3d-0000-4000-8000-000000000001"
+    assert run_uuid(known) == known
+    assert run_uuid(known.upper()) == known
+    assert run_uuid("my own id") == run_uuid("my own id") != run_uuid("my own id ")
