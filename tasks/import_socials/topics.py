@@ -5,9 +5,9 @@ Pure functions: the same posts give the same topics. Posts that fit no group bel
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 
 from tasks.import_socials.labels import Name, Phrasebook
+from tasks.import_socials.models import EmbeddedPost, Topic
 from tasks.import_socials.words import Word, clean, content_runs
 
 _Floats = npt.NDArray[np.float32]
@@ -31,47 +32,17 @@ _JOIN, _CLEARLY = (
 _UNRELATED_SHARE = 20  # percentile of likeness that is taken for "unrelated"
 
 
-class TopicPost(NamedTuple):
-    """A post as the topics see it; `account` tells where it comes from."""
-
-    id: str
-    text: str
-    vector: Sequence[float]
-    account: str = ""
-
-
-class Member(NamedTuple):
-    """A post of a topic; score 0..1, the nearer to the heart of the topic the higher."""
-
-    post_id: str
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """A named group of posts; members and examples are ordered by score, the highest first."""
-
-    label: str
-    keywords: tuple[str, ...]
-    members: tuple[Member, ...]
-    example_post_ids: tuple[str, ...]
-    accounts: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def size(self) -> int:
-        return len(self.members)
-
-
-def find_topics(posts: Sequence[TopicPost], *, most: int = 12) -> list[Topic]:
+def find_topics(posts: Sequence[EmbeddedPost], *, most: int = 12) -> list[Topic]:
     """At most `most` topics, the largest first; fewer or none when the posts have little in common.
 
-    Vectors must come from one model. Works up to some 10,000 posts; 5,000 take seconds.
+    The members of a topic are ordered by score (0..1), the nearest to its heart first; the examples
+    are the first three that say something. Embeddings must come from one model. Works up to some 10,000 posts; 5,000 take seconds.
     """
     texts = _distinct_texts(posts)
     if len(texts) < _SMALLEST:
         return []
     runs = [content_runs(group[0].text) for group in texts]
-    likeness = _Likeness.of([group[0].vector for group in texts], runs)
+    likeness = _Likeness.of([group[0].embedding for group in texts], runs)
     phrasebook = Phrasebook(runs)
     groups = _merge_by_leading_word(_grown(likeness, _seed_groups(likeness)), phrasebook)
     groups = sorted(groups, key=lambda group: (-sum(len(texts[i]) for i in group), group))
@@ -80,9 +51,9 @@ def find_topics(posts: Sequence[TopicPost], *, most: int = 12) -> list[Topic]:
     return topics[:most]
 
 
-def _distinct_texts(posts: Sequence[TopicPost]) -> list[list[TopicPost]]:
+def _distinct_texts(posts: Sequence[EmbeddedPost]) -> list[list[EmbeddedPost]]:
     """Posts by text: the same words on three networks are one text. Those that name nothing are left out."""
-    by_text: dict[str, list[TopicPost]] = {}
+    by_text: dict[str, list[EmbeddedPost]] = {}
     for post in posts:
         words = [word for run in content_runs(post.text) for word in run]
         if any(not word.weak for word in words):
@@ -170,15 +141,9 @@ def _merge_by_leading_word(groups: list[list[int]], phrasebook: Phrasebook) -> l
     return [sorted(group) for group in merged.values()]
 
 
-def _topic(name: Name, group: list[int], near: _Floats, texts: list[list[TopicPost]]) -> Topic:
+def _topic(name: Name, group: list[int], near: _Floats, texts: list[list[EmbeddedPost]]) -> Topic:
     scored = sorted(zip(group, near.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
-    members = tuple(
-        Member(post.id, round(min(1.0, max(0.0, score)), 4)) for i, score in scored for post in texts[i]
-    )
+    members = {post.id: round(min(1.0, max(0.0, score)), 4) for i, score in scored for post in texts[i]}
     # A bare "#espresso" is at the heart of its topic and says nothing to a reader.
     told = sorted((i for i, _ in scored), key=lambda i: len(clean(texts[i][0].text).split()) < 6)
-    accounts: dict[str, int] = {}
-    for i in group:
-        for post in texts[i]:
-            accounts[post.account] = accounts.get(post.account, 0) + 1
-    return Topic(name.label, name.keywords, members, tuple(texts[i][0].id for i in told[:3]), accounts)
+    return Topic(name.label, name.keywords, members, tuple(texts[i][0].id for i in told[:3]))

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 
-DEFAULT_DIMENSIONS = 384
-
 
 class Embedder(Protocol):
     """Turns texts into vectors of one size; vectors of the same `model` may be compared, others may not."""
@@ -21,8 +19,8 @@ class Embedder(Protocol):
         """Names the vector space; store it beside the vectors."""
 
     @property
-    def dimensions(self) -> int:
-        """How many numbers a vector has."""
+    def dimensions(self) -> int | None:
+        """How many numbers a vector has; None before the first answer of a model that does not say."""
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector a text, in order. Raises `EmbeddingError`."""
@@ -33,7 +31,7 @@ def embedder_from(
     *,
     base_url: str | None = None,
     model: str | None = None,
-    dimensions: int = DEFAULT_DIMENSIONS,
+    dimensions: int | None = None,
     timeout: timedelta = timedelta(seconds=60),
 ) -> Embedder:
     """The embedder of an OpenAI-compatible API when a key is given, else the local one.
@@ -41,9 +39,9 @@ def embedder_from(
     `base_url` ends before `/embeddings`, e.g. `https://api.openai.com/v1`.
     """
     if not api_key:
-        from tasks.import_socials.embeddings.local import LocalEmbedder  # costs a second to import
+        from tasks.import_socials.embeddings.local import LocalEmbedder  # costs a second
 
-        return LocalEmbedder(dimensions)
+        return LocalEmbedder(dimensions) if dimensions else LocalEmbedder()
     from tasks.import_socials.embeddings.openai import DEFAULT_MODEL, OPENAI_URL, OpenAIEmbedder
 
     return OpenAIEmbedder(

@@ -23,6 +23,7 @@ from tasks.import_socials.embeddings.errors import EmbeddingError
 
 OPENAI_URL = "https://api.openai.com/v1"
 DEFAULT_MODEL = "text-embedding-3-small"
+DEFAULT_DIMENSIONS = 384  # of models that shorten their vectors: enough for topics, a quarter of the bytes
 
 _BLANK = "-"  # the API refuses an empty input
 _LEAST_CHARACTERS = 256
@@ -46,6 +47,8 @@ class _TooLong(Exception):
 class OpenAIEmbedder:
     """Embeds through HTTP: batched, retried with jitter, order kept.
 
+    Without `dimensions`, a model that can shorten its vectors gives 384 numbers and any other its own.
+
     >>> OpenAIEmbedder("a key", base_url="http://127.0.0.1:11434/v1", model="nomic-embed-text")
     OpenAIEmbedder(model='nomic-embed-text', base_url='http://127.0.0.1:11434/v1')
     """
@@ -56,7 +59,7 @@ class OpenAIEmbedder:
         *,
         base_url: str = OPENAI_URL,
         model: str = DEFAULT_MODEL,
-        dimensions: int = 384,
+        dimensions: int | None = None,
         timeout: timedelta = timedelta(seconds=60),
         attempts: int = 6,
         first_wait: timedelta = timedelta(seconds=1),
@@ -67,7 +70,12 @@ class OpenAIEmbedder:
         url = httpx.URL(base_url)
         if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
             raise EmbeddingError("The embeddings URL must read https://host/v1, no name or password in it.")
-        self.model, self.dimensions = model, dimensions
+        self._shortens = model.startswith("text-embedding-3")  # elsewhere the parameter is often refused
+        if dimensions is None and self._shortens:
+            dimensions = DEFAULT_DIMENSIONS
+        self.dimensions = dimensions
+        self.model = f"{model}/{dimensions}" if self._shortens else model
+        self._model = model
         self._url = base_url.rstrip("/")
         self._attempts, self._first_wait = attempts, first_wait
         self._batch_size, self._batch_characters, self._text_characters = (
@@ -141,8 +149,8 @@ class OpenAIEmbedder:
         return jittered if asked is None else min(longest, asked + jittered / 10)
 
     def _ask(self, batch: list[str]) -> list[list[float]]:
-        body: dict[str, Any] = {"model": self.model, "input": batch, "encoding_format": "float"}
-        if self.model.startswith("text-embedding-3"):  # elsewhere the parameter is often refused
+        body: dict[str, Any] = {"model": self._model, "input": batch, "encoding_format": "float"}
+        if self._shortens:
             body["dimensions"] = self.dimensions
         try:
             response = self._http.post(f"{self._url}/embeddings", json=body)
@@ -169,11 +177,11 @@ class OpenAIEmbedder:
             )
         if status == httpx.codes.NOT_FOUND:
             return EmbeddingError(
-                f"{self._url} knows no model {self.model!r} or has no /embeddings (HTTP 404);"
+                f"{self._url} knows no model {self._model!r} or has no /embeddings (HTTP 404);"
                 " check the embedding model and the base URL.",
                 code="embedding_model_unknown",
             )
-        return EmbeddingError(f"{self._url} refused to embed with {self.model!r}: HTTP {status}{told}.")
+        return EmbeddingError(f"{self._url} refused to embed with {self._model!r}: HTTP {status}{told}.")
 
     def _vectors(self, response: httpx.Response, expected: int) -> list[list[float]]:
         try:
@@ -185,10 +193,12 @@ class OpenAIEmbedder:
         if not whole or not all(math.isfinite(number) for vector in vectors for number in vector):
             raise _Transient(f"{len(vectors)} embeddings for {expected} texts, or not all finite")
         sizes = {len(vector) for vector in vectors}
-        if sizes != {self.dimensions}:
+        if self.dimensions is None and len(sizes) == 1:
+            self.dimensions = sizes.pop()
+        elif sizes != {self.dimensions}:
             raise EmbeddingError(
                 f"Model {self.model} answers vectors of {', '.join(map(str, sorted(sizes)))} numbers,"
-                f" but {self.dimensions} are stored; choose a model or a dimension setting that agree.",
+                f" but {self.dimensions} are expected; let model and dimensions agree.",
                 code="embedding_dimensions",
             )
         return vectors
