@@ -19,7 +19,7 @@ MOST_IN_VALUES = 100
 
 _PUBLISHED = """
     select format('%%I.%%I', schemaname, tablename)::regclass::oid from pg_publication_tables
-    where pubname = %s and %s in ('*', schemaname) and %s in ('*', tablename)
+    where pubname = %s and %s::text in ('*', schemaname::text) and %s::text in ('*', tablename::text)
 """
 
 
