@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the stack until Ctrl-C; return the exit code: 0, or 1 with the error on stderr."""
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("bridge.local").setLevel(logging.INFO)
     try:
         asyncio.run(_run(options))
     except LocalStackError as error:

@@ -7,6 +7,7 @@ Linux alone, and is cleared by the very change of user that Postgres needs.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 from pathlib import Path
@@ -63,5 +64,6 @@ class Lifeline:
 
     def _tell(self, line: str) -> None:
         assert self._shell.stdin is not None
-        self._shell.stdin.write(f"{line}\n".encode())
-        self._shell.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):
+            self._shell.stdin.write(f"{line}\n".encode())
+            self._shell.stdin.flush()

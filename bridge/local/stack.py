@@ -66,6 +66,7 @@ class Stack(HasEndpoints):
         self._migrations = migrations
         self._keys = keys or Keys()
         self._parts: dict[str, Part] = {}
+        self._stopped: set[str] = set()
         self._exit = AsyncExitStack()
         self._crash: asyncio.Future[None] | None = None
 
@@ -100,13 +101,19 @@ class Stack(HasEndpoints):
     async def stop_part(self, name: str) -> None:
         """Rehearse an outage of "redis", "postgres", "rest" or "realtime"."""
         part = self._part(name)
-        if name == "realtime":
-            self._gateway.down.add(name)
+        if name in self._stopped:
+            raise LocalStackError(f"{name} is stopped already")
+        self._stopped.add(name)
+        self._gateway.down |= self._stopped & {"realtime"}
         await part.stop()
 
     async def start_part(self, name: str) -> None:
         """End the outage of a part."""
-        await self._part(name).start()
+        part = self._part(name)
+        if name not in self._stopped:
+            raise LocalStackError(f"{name} is running already")
+        await part.start()
+        self._stopped.discard(name)
         self._gateway.down.discard(name)
 
     async def _start(self, undo: AsyncExitStack) -> None:

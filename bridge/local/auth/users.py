@@ -28,7 +28,9 @@ _SELECT = """
 """
 
 _MERGE = """
-  {0} = coalesce((select jsonb_object_agg(key, value) from jsonb_each({0} || {1}) where value <> 'null'), '{{}}')
+  {0} = coalesce(
+    (select jsonb_object_agg(key, value) from jsonb_each({0} || {1}) where value <> 'null'), '{{}}'
+  )
 """
 
 
