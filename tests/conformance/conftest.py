@@ -63,18 +63,18 @@ def supabase(request: pytest.FixtureRequest) -> Target:
     )
 
 
-@pytest.fixture()
+@pytest.fixture
 def wire(supabase: Target) -> Callable[..., AbstractAsyncContextManager[Wire]]:
     """Opens raw sockets: `async with wire(vsn=V2, key=...) as client`."""
     return lambda vsn=V1, key=None: Wire.open(supabase.url, key or supabase.anon_key, vsn)
 
 
-@pytest.fixture()
+@pytest.fixture
 def topic() -> str:
     return f"room-{uuid.uuid4().hex[:10]}"
 
 
-@pytest.fixture()
+@pytest.fixture
 async def rest(supabase: Target) -> AsyncIterator[httpx.AsyncClient]:
     """REST with the service key."""
     headers = {"apikey": supabase.service_key, "Authorization": f"Bearer {supabase.service_key}"}
@@ -130,7 +130,7 @@ def schema(supabase: Target) -> Iterator[str]:
         )
 
 
-@pytest.fixture()
+@pytest.fixture
 async def database(schema: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
     async with await psycopg.AsyncConnection.connect(schema, autocommit=True) as connection:
         yield connection
@@ -147,7 +147,7 @@ class Server:
         return Wire.open(self.url, key, vsn)
 
 
-@pytest.fixture()
+@pytest.fixture
 def tenant(supabase: Target) -> Callable[[TenantLimits], AbstractAsyncContextManager[Server]]:
     """Starts the stand-in with other limits: `async with tenant(TenantLimits(users=1)) as server`."""
     if not supabase.is_embedded:

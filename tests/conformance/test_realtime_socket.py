@@ -13,7 +13,11 @@ from websockets.exceptions import ConnectionClosed
 from tests.conformance.wire import V1, V2
 
 VERSIONS = pytest.mark.parametrize("vsn", [V1, V2])
-DEFAULTS = {"broadcast": {"ack": True, "self": True}, "presence": {"key": "", "enabled": False}, "private": False}
+DEFAULTS = {
+    "broadcast": {"ack": True, "self": True},
+    "presence": {"key": "", "enabled": False},
+    "private": False,
+}
 
 
 async def handshake(url, **params):
@@ -28,7 +32,9 @@ async def handshake(url, **params):
 
 
 async def test_a_handshake_without_a_usable_key_is_refused_with_its_reason(supabase):
-    wrong_secret = jwt.encode({"role": "anon", "exp": 4102444800}, "another-secret-of-more-than-32-characters!")
+    wrong_secret = jwt.encode(
+        {"role": "anon", "exp": 4102444800}, "another-secret-of-more-than-32-characters!"
+    )
     cases = {
         "garbage": "The token provided is not a valid JWT",
         wrong_secret: "Failed to validate JWT signature",
@@ -73,12 +79,24 @@ async def test_version_2_heartbeat_join_and_leave_frames(wire, topic):
     full = f"realtime:{topic}"
     async with wire(V2) as client:
         await client.send("phoenix", "heartbeat", {}, ref="1")
-        assert (await client.reply("1")).raw == [None, "1", "phoenix", "phx_reply", {"status": "ok", "response": {}}]
+        assert (await client.reply("1")).raw == [
+            None,
+            "1",
+            "phoenix",
+            "phx_reply",
+            {"status": "ok", "response": {}},
+        ]
         await client.send(full, "phx_join", {"config": DEFAULTS}, "2", "2")
         joined = {"status": "ok", "response": {"postgres_changes": []}}
         assert (await client.reply("2")).raw == ["2", "2", full, "phx_reply", joined]
         await client.send(full, "phx_leave", {}, "2", "3")
-        assert (await client.reply("3")).raw == ["2", "3", full, "phx_reply", {"status": "ok", "response": {}}]
+        assert (await client.reply("3")).raw == [
+            "2",
+            "3",
+            full,
+            "phx_reply",
+            {"status": "ok", "response": {}},
+        ]
         assert (await client.event("phx_close")).raw == ["2", "2", full, "phx_close", {}]
 
 
@@ -127,7 +145,9 @@ async def test_a_join_whose_config_is_no_map_is_refused(wire, topic, vsn):
 
 
 async def test_a_join_with_a_bad_token_is_refused_and_the_socket_lives(supabase, wire, topic):
-    wrong_secret = jwt.encode({"role": "anon", "exp": 4102444800}, "another-secret-of-more-than-32-characters!")
+    wrong_secret = jwt.encode(
+        {"role": "anon", "exp": 4102444800}, "another-secret-of-more-than-32-characters!"
+    )
     cases = {
         "garbage": "MalformedJWT: The token provided is not a valid JWT",
         wrong_secret: "JwtSignatureError: Failed to validate JWT signature",
@@ -147,7 +167,17 @@ async def test_a_join_with_a_bad_token_is_refused_and_the_socket_lives(supabase,
 async def test_malformed_frames_are_ignored_and_channels_stay(wire, topic, vsn):
     async with wire(vsn) as client:
         join_ref = await client.joined(topic, broadcast={"self": True})
-        for bad in ("{", "[]", "null", '"x"', "[1,2,3,4,5]", json.dumps({"topic": 1}), b"", b"\x03\x01", b"\xff" * 20):
+        for bad in (
+            "{",
+            "[]",
+            "null",
+            '"x"',
+            "[1,2,3,4,5]",
+            json.dumps({"topic": 1}),
+            b"",
+            b"\x03\x01",
+            b"\xff" * 20,
+        ):
             await client.ws.send(bad)
         await client.broadcast(topic, "still", {"here": 1}, join_ref)
         assert (await client.event("broadcast")).payload["event"] == "still"
