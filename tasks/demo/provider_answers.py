@@ -1,4 +1,4 @@
-"""The demo's posts in the shapes of the providers' APIs; fields that importers may read, as the APIs name them."""
+"""The demo's posts in the shapes of the providers' APIs, with the fields that an importer may read."""
 
 from __future__ import annotations
 
@@ -148,11 +148,12 @@ def rss(account: DemoAccount, posts: Sequence[DemoPost], server: str) -> bytes:
     for post in posts:
         item = ElementTree.SubElement(channel, "item")
         link = f"{server}/{account.handle}/{post.number}"
-        _children(item, title=post.title, link=link, guid=link, pubDate=format_datetime(post.at, usegmt=True))
+        _children(item, title=post.title, link=link, pubDate=format_datetime(post.at, usegmt=True))
+        ElementTree.SubElement(item, "guid", isPermaLink="false").text = _tag_uri(account, post)
         _children(
             item, description=post.text.split("\n\n")[0], **{f"{{{_CONTENT}}}encoded": feed_html(post.text)}
         )
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return _xml(root)
 
 
 def atom(account: DemoAccount, posts: Sequence[DemoPost], server: str) -> bytes:
@@ -163,10 +164,22 @@ def atom(account: DemoAccount, posts: Sequence[DemoPost], server: str) -> bytes:
     for post in posts:
         entry = ElementTree.SubElement(root, f"{{{_ATOM}}}entry")
         link = f"{server}/{account.handle}/{post.number}"
-        _atom(entry, title=post.title, id=link, published=iso(post.at), updated=iso(post.at))
+        _atom(
+            entry, title=post.title, id=_tag_uri(account, post), published=iso(post.at), updated=iso(post.at)
+        )
         ElementTree.SubElement(entry, f"{{{_ATOM}}}link", href=link)
         ElementTree.SubElement(entry, f"{{{_ATOM}}}content", type="html").text = feed_html(post.text)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return _xml(root)
+
+
+def _tag_uri(account: DemoAccount, post: DemoPost) -> str:
+    """An id without the server's port, which is another one in every run."""
+    return f"tag:taskcast.example,2026:{account.handle}/{post.number}"
+
+
+def _xml(root: ElementTree.Element) -> bytes:
+    written: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return written
 
 
 def _bluesky_author(handle: str, name: str) -> dict[str, str]:

@@ -3,25 +3,25 @@
 The importers do not know the difference. One account answers 429 at first, one has a revoked token, one
 is empty, so that the demo shows these lines too.
 
->>> with ProvidersServer() as server:
-...     accounts = demo_accounts(server.url)
+>>> with providers_server() as url:
+...     accounts = demo_accounts(url)
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from types import TracebackType
-from typing import Self
+from typing import Any
 
 from aiohttp import web
 
 from tasks.demo import provider_answers as answers
 from tasks.demo.demo_posts import DemoAccount, DemoPost, read_accounts
+from tasks.demo.serving import served
 
 _LIMITED_AT_FIRST = ("mastodon", "jonas")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -54,72 +54,34 @@ def demo_accounts(url: str, accounts: Sequence[DemoAccount] | None = None) -> li
     ]
 
 
-class ProvidersServer:
-    """Serves from a thread, on a free port of the loopback address.
+@contextmanager
+def providers_server(
+    accounts: Sequence[DemoAccount] | None = None,
+    *,
+    latency: timedelta = timedelta(milliseconds=120),
+    page_size: int = 10,
+    port: int = 0,
+) -> Iterator[str]:
+    """Serves while the block runs; gives its origin, such as `http://127.0.0.1:40123`.
 
     `latency` is the mean time of an answer. `page_size` is the most posts of one answer; the real
     providers allow 40 to 200, fewer let a short demo show its pages.
     """
+    providers = _Providers(accounts or read_accounts(), latency, page_size)
+    with served(providers.application(), port) as url:
+        yield url
 
-    def __init__(
-        self,
-        accounts: Sequence[DemoAccount] | None = None,
-        *,
-        latency: timedelta = timedelta(milliseconds=120),
-        page_size: int = 10,
-        port: int = 0,
-    ) -> None:
-        self.url = ""
-        self._accounts = {(a.provider, a.handle): a for a in accounts or read_accounts()}
-        self._latency, self._page_size, self._port = latency.total_seconds(), page_size, port
+
+class _Providers:
+    """Answers for all providers at once; their paths do not meet."""
+
+    def __init__(self, accounts: Sequence[DemoAccount], latency: timedelta, page_size: int) -> None:
+        self._accounts = {(account.provider, account.handle): account for account in accounts}
+        self._latency, self._page_size = latency.total_seconds(), page_size
         self._requests = 0
         self._limited: set[tuple[str, str]] = set()
-        self._loop = asyncio.new_event_loop()
-        self._started = threading.Event()
-        self._failure: OSError | None = None
-        self._thread = threading.Thread(target=self._run, name="demo-providers", daemon=True)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Returns when the server answers; an OSError tells why it cannot."""
-        self._thread.start()
-        self._started.wait()
-        if self._failure:
-            raise self._failure
-
-    def stop(self) -> None:
-        """Ends the server; may be called again."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-
-    def _run(self) -> None:
-        runner = web.AppRunner(self._app(), access_log=None)
-        try:
-            self._loop.run_until_complete(self._listen(runner))
-        except OSError as error:
-            self._failure = error
-        self._started.set()
-        if self._failure is None:
-            self._loop.run_forever()
-        self._loop.run_until_complete(runner.cleanup())
-        self._loop.close()
-
-    async def _listen(self, runner: web.AppRunner) -> None:
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self._port).start()
-        host, port = runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
-
-    def _app(self) -> web.Application:
+    def application(self) -> web.Application:
         app = web.Application(middlewares=[self._at_human_pace])
         app.router.add_get("/api/v1/accounts/lookup", self._mastodon_lookup)
         app.router.add_get("/api/v1/accounts/{number}/statuses", self._mastodon_statuses)
@@ -146,7 +108,9 @@ class ProvidersServer:
         account = self._accounts.get(key)
         if account is None:
             return web.json_response({"error": "Record not found"}, status=404)
-        return web.json_response(answers.mastodon_account(account, self.url), headers=_mastodon_limits())
+        return web.json_response(
+            answers.mastodon_account(account, _origin(request)), headers=_mastodon_limits()
+        )
 
     async def _mastodon_statuses(self, request: web.Request) -> web.Response:
         number, query = request.match_info["number"], request.query
@@ -161,10 +125,10 @@ class ProvidersServer:
         page = page[-size:] if "min_id" in query else page[:size]
         headers = _mastodon_limits()
         if page:
-            here = f"{self.url}{request.path}?limit={size}"
+            here = f"{_origin(request)}{request.path}?limit={size}"
             older, newer = f"{here}&max_id={page[-1].number}", f"{here}&min_id={page[0].number}"
             headers["Link"] = f'<{older}>; rel="next", <{newer}>; rel="prev"'
-        statuses = [answers.mastodon_status(account, post, self.url) for post in page]
+        statuses = [answers.mastodon_status(account, post, _origin(request)) for post in page]
         return web.json_response(statuses, headers=headers)
 
     async def _bluesky_feed(self, request: web.Request) -> web.Response:
@@ -175,9 +139,9 @@ class ProvidersServer:
         cursor = request.query.get("cursor")
         rest = [post for post in account.posts if cursor is None or answers.iso(post.at) < cursor]
         page = rest[: self._size(request.query.get("limit"), 50)]
-        body = {"feed": [answers.bluesky_item(account, post) for post in page]}
+        body: dict[str, Any] = {"feed": [answers.bluesky_item(account, post) for post in page]}
         if len(rest) > len(page):
-            body |= {"cursor": answers.iso(page[-1].at)}  # type: ignore[dict-item]
+            body["cursor"] = answers.iso(page[-1].at)
         limits = {"RateLimit-Limit": "3000", "RateLimit-Remaining": "2990", "RateLimit-Policy": "3000;w=300"}
         return web.json_response(body, headers=limits)
 
@@ -234,7 +198,7 @@ class ProvidersServer:
         if account is None:
             raise web.HTTPNotFound
         write = answers.atom if account.form == "atom" else answers.rss
-        body = write(account, account.posts, self.url)
+        body = write(account, account.posts, _origin(request))
         etag = f'"{sha256(body).hexdigest()[:16]}"'
         if request.headers.get("If-None-Match") == etag:
             return web.Response(status=304, headers={"ETag": etag})
@@ -244,6 +208,10 @@ class ProvidersServer:
     def _size(self, asked: str | None, usual: int) -> int:
         wanted = int(asked) if asked and asked.isdecimal() else usual
         return max(1, min(wanted, self._page_size))
+
+
+def _origin(request: web.Request) -> str:
+    return f"http://{request.host}"
 
 
 def _between(number: int, query: Mapping[str, str]) -> bool:
