@@ -74,16 +74,16 @@ class Answer:
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError) as error:
-            raise MalformedAnswer(self.account, f"the provider answered {self._kind}, not JSON") from error
+            raise MalformedAnswer(self.account, f"the provider answered {self._kind}") from error
 
     @property
     def _kind(self) -> str:
         start = self.body[:200].lstrip().lower()
         if not start:
-            return "nothing"
+            return "nothing, where JSON was expected"
         if start.startswith(b"<"):
-            return "an HTML page"
-        return "broken JSON" if start[:1] in b"{[" else "plain text"
+            return "an HTML page, where JSON was expected"
+        return "broken JSON" if start[:1] in b"{[" else "plain text, where JSON was expected"
 
 
 class Fetcher:

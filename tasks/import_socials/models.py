@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any
 
 CursorState = Mapping[str, Any]
 """Where the last import of an account ended; JSON that only its importer reads."""
-
-NO_CURSOR: CursorState = MappingProxyType({})
 
 
 class Provider(StrEnum):
@@ -53,7 +50,7 @@ class Account:
     handle: str
     server: str | None = None
     token: str | None = field(default=None, repr=False)
-    cursor: CursorState = NO_CURSOR
+    cursor: CursorState = field(default_factory=dict)
 
     @property
     def name(self) -> str:

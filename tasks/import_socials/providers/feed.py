@@ -7,6 +7,7 @@ Last-Modified is not sent again while it is unchanged; a paged one (RFC 5005) is
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from calendar import timegm
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from tasks.import_socials.providers.json_feed import json_feed_document
 from tasks.import_socials.reading import origin
 
 MAX_PAGES = 100
+_UNDECLARED_PREFIX = re.compile(rb"(</?)(?:rss|atom):(?=[a-z])")
 _ACCEPT = "application/atom+xml, application/rss+xml, application/feed+json, application/xml;q=0.9, */*;q=0.5"
 
 
@@ -111,19 +113,29 @@ def _unzipped(answer: Answer) -> bytes:
 
 
 def _xml_document(answer: Answer, body: bytes) -> Document:
+    parsed = _parsed(answer, body)
+    if _is_broken(parsed) and not parsed.get("entries"):
+        # Prefixes that nobody declared hide every element.
+        parsed = _parsed(answer, _UNDECLARED_PREFIX.sub(rb"\1", body))
+    entries, about = parsed.get("entries") or [], parsed.get("feed") or {}
+    whose = clean(str(about.get("author") or about.get("title") or ""))
+    posts = [post for entry in entries if (post := _post(entry, answer.url, whose)) is not None]
+    if not posts and (not parsed.get("version") or _is_broken(parsed)):
+        raise _no_feed(answer, body)
+    links = about.get("links") or []
+    older = next((link.get("href") for link in links if link.get("rel") == "next"), None)
+    return Document(posts, older)
+
+
+def _parsed(answer: Answer, body: bytes) -> Mapping[str, Any]:
     # Text would be tried as a file name; a stream is only read.
     stream = io.BytesIO(body.lstrip())
     headers = {"content-type": answer.headers.get("content-type", "")}
     try:
-        parsed = feedparser.parse(stream, response_headers=headers, sanitize_html=False)
+        parsed: Mapping[str, Any] = feedparser.parse(stream, response_headers=headers, sanitize_html=False)
     except Exception as error:  # the parser promises none, hostile input finds one
         raise MalformedAnswer(answer.account, "the feed cannot be read") from error
-    entries = parsed.get("entries") or []
-    if not entries and (not parsed.get("version") or _is_broken(parsed)):
-        raise _no_feed(answer, body)
-    links = parsed.get("feed", {}).get("links") or []
-    older = next((link.get("href") for link in links if link.get("rel") == "next"), None)
-    return Document([_post(entry, answer.url) for entry in entries], older)
+    return parsed
 
 
 def _is_broken(parsed: Mapping[str, Any]) -> bool:
@@ -139,15 +151,17 @@ def _no_feed(answer: Answer, body: bytes) -> AccountError:
     return MalformedAnswer(answer.account, "the feed is broken; none of its entries can be read")
 
 
-def _post(entry: Mapping[str, Any], base: str) -> Post:
+def _post(entry: Mapping[str, Any], base: str, feed_author: str) -> Post | None:
     title, body = _detail(entry.get("title_detail")), _body(entry)
     link = entry.get("link")
     url = web_address(urljoin(base, link)) if isinstance(link, str) and link else None
     published = _published(entry)
     own_id = entry.get("id") or link
+    if not (own_id or title or body):
+        return None
     return Post(
         external_id=external_id(own_id) if own_id else digest(title, body, str(published or "")),
-        author=clean(str(entry.get("author") or "")),
+        author=clean(str(entry.get("author") or "")) or feed_author,
         text=clean("\n\n".join(filter(None, (title, body if body != title else "")))),
         url=url,
         published_at=published,

@@ -35,7 +35,7 @@ def _post(item: Mapping[str, Any], feed: Mapping[str, Any], base: str) -> Post:
     own_id = item.get("id") or link
     return Post(
         external_id=external_id(own_id) if own_id else digest(title, body, published),
-        author=_author(item) or _author(feed),
+        author=_author(item) or _author(feed) or clean(text(feed, "title")),
         text=clean("\n\n".join(filter(None, (title, body)))),
         url=web_address(urljoin(base, link)) if link else None,
         published_at=moment(published),
