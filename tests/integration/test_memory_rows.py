@@ -1,0 +1,134 @@
+"""The in-memory rows do exactly what the SQL function does, on any history of patches."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg.rows import dict_row
+
+from bridge.events import LOG_LEVELS, STATUSES, LogLine, Patch, fold
+from bridge.local.running import RunningStack
+from bridge.rows import _element, _mirrored
+from bridge.testing import MemoryRows
+
+RUNS = [str(uuid.UUID(int=number)) for number in range(1, 5)]
+TIMES = ("at", "created_at", "started_at", "finished_at")
+
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        "status": st.sampled_from(sorted(STATUSES)),
+        "state": st.sampled_from(["PENDING", "STARTED", None]),
+        "progress": st.integers(-5, 120),
+        "current": st.one_of(st.none(), st.integers(0, 9)),
+        "message": st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=3)),
+        "step": st.sampled_from(["Import", "Topics", None]),
+        "wait_reason": st.sampled_from(["limit", None]),
+        "queue_position": st.one_of(st.none(), st.integers(1, 3)),
+        "result": st.one_of(st.none(), st.just({"a": [1]})),
+        "result_url": st.sampled_from(["/x", None]),
+        "error_code": st.sampled_from(["timeout", None]),
+        "task": st.sampled_from(["import", "classify"]),
+        "channel": st.sampled_from(["c-1", "c-2"]),
+        "parent_id": st.sampled_from([*RUNS, None]),
+        "max_attempts": st.integers(1, 3),
+        "started_at": st.just("2026-01-01T00:00:00+00:00"),
+        "no_such_column": st.just(1),
+    },
+)
+lines = st.builds(
+    LogLine,
+    level=st.sampled_from(LOG_LEVELS),
+    message=st.sampled_from(["a", "b", ""]),
+    at=st.just(1_700_000_001.5),
+    data=st.one_of(st.none(), st.just({"k": None})),
+)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[list[Patch]]:
+    """Batches of patches, versions rising as in a stream, some of them delivered and folded again."""
+    patches: list[Patch] = []
+    for version in range(1, draw(st.integers(1, 14)) + 1):
+        logs = [deepcopy(each) for each in draw(st.lists(lines, max_size=2))]
+        for each in logs:
+            each.version = version
+        patches.append(
+            Patch(
+                run_id=draw(st.sampled_from(RUNS)),
+                attempt=draw(st.sampled_from([1, 1, 1, 2, 3])),
+                at=1_700_000_000.0 + version,
+                fields=draw(fields),
+                logs=logs,
+                fresh=draw(st.booleans()),
+                existing=draw(st.sampled_from([False, False, False, True])),
+                parts=draw(st.integers(0, 3)),
+                version=version,
+            )
+        )
+    cuts = sorted(draw(st.lists(st.integers(0, len(patches)), max_size=3)))
+    batches, start = [], 0
+    for end in [*cuts, len(patches)]:
+        again = draw(st.integers(0, start))
+        batches.append(fold(deepcopy(patches[again:end])))
+        start = end
+    return batches
+
+
+def comparable(results: list[Any]) -> list[Any]:
+    """Results without the time of writing, other times as instants."""
+    plain = [asdict(result) for result in results]
+    for result in plain:
+        for current in [result["current"], *result["parents"]]:
+            if current is not None:
+                current["snapshot"]["at"] = None
+        for described in [result["current"], *result["parents"]]:
+            _parse_times((described or {}).get("snapshot", {}))
+        for line in result["logs"]:
+            _parse_times(line)
+    return plain
+
+
+def _parse_times(values: dict[str, Any]) -> None:
+    for name in TIMES:
+        if values.get(name) is not None:
+            values[name] = datetime.fromisoformat(values[name]).timestamp()
+
+
+@pytest.fixture(scope="module")
+def connection(stack: RunningStack) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+    with psycopg.connect(stack.database_url, row_factory=dict_row) as connection:
+        yield connection
+        connection.rollback()
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(history=histories())
+def test_memory_and_sql_agree_on_every_history(
+    connection: psycopg.Connection[dict[str, Any]], history: list[list[Patch]]
+) -> None:
+    memory = MemoryRows()
+    with connection.transaction(force_rollback=True):
+        for batch in history:
+            body = "[" + ",".join(_element(patch).decode() for patch in batch) + "]"
+            found = connection.execute("select public.mirror_runs(%s::jsonb) as results", (body,)).fetchone()
+            assert found is not None
+            by_sql = [_mirrored(result) for result in found["results"]]
+            by_memory = asyncio.run(memory.mirror(deepcopy(batch)))
+            assert comparable(by_memory) == comparable(by_sql)
