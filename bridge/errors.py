@@ -110,3 +110,7 @@ class MessagesRefused(TaskcastError):
     def __init__(self, positions: frozenset[int], reason: str) -> None:
         super().__init__(f"Realtime refused messages: {reason}")
         self.positions = positions
+
+
+class PageNotBuilt(TaskcastError):
+    """The page's files are missing or cannot be made; the message says what to do."""

@@ -1,0 +1,57 @@
+// How statuses and times are said to a person.
+
+import { isFinal } from "./runs.js";
+
+const STATUSES = {
+  scheduled: "Scheduled",
+  queued: "Queued",
+  waiting: "Waiting",
+  in_progress: "Running",
+  retrying: "Trying again",
+  cancelling: "Stopping",
+  completed: "Completed",
+  failed: "Failed",
+  cancelled: "Cancelled",
+  expired: "Expired",
+};
+
+export const statusWord = (status) => STATUSES[status] ?? status;
+
+export function messageOf(run) {
+  if (run.status === "completed") return "Done";
+  if (run.status === "waiting") return waiting(run);
+  if (run.message) return run.message;
+  if (run.status === "queued") return "Waiting for a free worker…";
+  return isFinal(run.status) ? statusWord(run.status) : "Starting…";
+}
+
+function waiting(run) {
+  const place = run.queue_position ? `, place ${run.queue_position}` : "";
+  return `Waiting for its turn${place}${run.wait_reason ? ` (${run.wait_reason})` : ""}`;
+}
+
+/** One line of facts below the bar, such as "Importing · 12 of 40 · attempt 2 of 5 · 8 s". */
+export function factsOf(run, now) {
+  const counts = run.total && !isFinal(run.status) ? `${run.current ?? 0} of ${run.total}` : null;
+  const attempts = run.max_attempts ? `attempt ${run.attempt} of ${run.max_attempts}` : `attempt ${run.attempt}`;
+  const step = run.step && run.step !== run.message && !isFinal(run.status) ? run.step : null;
+  const took = run.started_at ? duration(Date.parse(run.finished_at ?? now) - Date.parse(run.started_at)) : null;
+  return [step, counts, run.attempt > 1 ? attempts : null, took].filter(Boolean).join(" · ");
+}
+
+export function titleOf(run) {
+  const started = new Date(run.created_at);
+  const isToday = started.toDateString() === new Date().toDateString();
+  const time = started.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  return isToday ? `Import of ${time}` : `Import of ${started.toLocaleDateString()}, ${time}`;
+}
+
+export const timeOf = (line) =>
+  new Date(line.at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+
+function duration(milliseconds) {
+  const seconds = Math.max(0, milliseconds / 1000);
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+}
