@@ -117,7 +117,7 @@ create policy "conformance write" on realtime.messages for insert to authenticat
 
 @pytest.fixture(scope="session")
 def schema(supabase: Target) -> Iterator[str]:
-    """Tables, and policies on realtime.messages: `own-<user>...` is read and written by the user, `hall-...` read."""
+    """Tables and policies: a user reads and writes `own-<user>...` channels, everybody reads `hall-...`."""
     if supabase.database_url is None:
         pytest.skip(f"{_ENV}DATABASE_URL is not set")
     with psycopg.connect(supabase.database_url, autocommit=True) as connection:
