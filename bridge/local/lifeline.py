@@ -21,10 +21,10 @@ while read -r verb group; do
   for g in $groups; do [ "$g" = "$group" ] || rest="$rest $g"; done
   groups=$rest
 done
-alive() { for g in $groups; do kill -0 -- "-$g" 2>/dev/null && return 0; done; return 1; }
+alive() { for g in $groups; do kill -s 0 -- "-$g" 2>/dev/null && return 0; done; return 1; }
 for signal in INT QUIT KILL; do
   alive || break
-  for g in $groups; do kill -"$signal" -- "-$g" 2>/dev/null; done
+  for g in $groups; do kill -s "$signal" -- "-$g" 2>/dev/null; done
   n=0; while alive && [ $n -lt 20 ]; do sleep 0.1; n=$((n+1)); done
 done
 [ -z "$1" ] || rm -rf -- "$1"
