@@ -44,7 +44,7 @@ class Wire:
     @asynccontextmanager
     async def open(cls, url: str, key: str, vsn: str = V1) -> AsyncIterator[Wire]:
         address = f"{url.replace('http', 'ws', 1)}/realtime/v1/websocket?apikey={key}&vsn={vsn}"
-        async with connect(address, max_size=None) as ws:
+        async with connect(address, max_size=None, max_queue=None) as ws:
             yield cls(ws, vsn)
 
     def new_ref(self) -> str:

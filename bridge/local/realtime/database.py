@@ -20,7 +20,7 @@ class DatabaseUnavailable(Exception):
 class Database:
     """A small pool; a connection that broke while idle is replaced before anybody sees it."""
 
-    def __init__(self, url: str, patience: timedelta = timedelta(seconds=5)) -> None:
+    def __init__(self, url: str, patience: timedelta = timedelta(seconds=3)) -> None:
         self._url, self._patience = url, patience
         self._pool = self._new_pool()
 
