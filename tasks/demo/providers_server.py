@@ -139,11 +139,11 @@ class _Providers:
         cursor = request.query.get("cursor")
         rest = [post for post in account.posts if cursor is None or answers.iso(post.at) < cursor]
         page = rest[: self._size(request.query.get("limit"), 50)]
-        body: dict[str, Any] = {"feed": [answers.bluesky_item(account, post) for post in page]}
+        found: dict[str, Any] = {"feed": [answers.bluesky_item(account, post) for post in page]}
         if len(rest) > len(page):
-            body["cursor"] = answers.iso(page[-1].at)
+            found["cursor"] = answers.iso(page[-1].at)
         limits = {"RateLimit-Limit": "3000", "RateLimit-Remaining": "2990", "RateLimit-Policy": "3000;w=300"}
-        return web.json_response(body, headers=limits)
+        return web.json_response(found, headers=limits)
 
     async def _hackernews_search(self, request: web.Request) -> web.Response:
         name = request.query.get("tags", "").partition("author_")[2]

@@ -18,6 +18,8 @@ _MOST_WORDS = 3
 _MOST_KEYWORDS = 8
 _OF_TWO_WORDS, _OF_THREE_WORDS, _TAGGED, _OF_THE_FIELD = 1.5, 1.4, 1.3, 1.3
 _HALF_WEAK, _NOT_A_NOUN, _QUOTATION = 0.7, 0.5, 0.3
+_FEW = 4  # posts
+_CHOICE_OF_SECOND = 4
 _ENOUGH_ALONE = 0.4  # of the posts; a single word that covers fewer gets a second one beside it
 # Rules of thumb of English: what ends so is seldom the name of a thing.
 _ENDINGS_OF_OTHERS = ("ly", "ed", "ing", "ous", "ful", "able", "ible", "less", "ish", "est", "ier")
@@ -86,15 +88,23 @@ class Phrasebook:
         ranked = (phrase.best.keys for phrase in self._ranked(group) if phrase.posts > 1)
         return next((keys[0] for keys in ranked if len(keys) == 1), None)
 
+    def main_field(self, group: Sequence[int]) -> str | None:
+        """The field of life that most words of the group belong to."""
+        return _main_field(self._within(group).values())
+
     def _ranked(self, group: Sequence[int]) -> list[_Phrase]:
+        phrases = self._within(group)
+        field = _main_field(phrases.values())
+        scores = {key: self._score(key, phrase, field) for key, phrase in phrases.items()}
+        return [phrases[key] for key in sorted(scores, key=lambda key: (-scores[key], key))]
+
+    def _within(self, group: Sequence[int]) -> dict[str, _Phrase]:
         phrases: dict[str, _Phrase] = defaultdict(_Phrase)
         for number in group:
             for key, uses in self._posts[number].items():
                 phrases[key].posts += 1
                 phrases[key].uses.update(uses)
-        field = _main_field(phrases.values())
-        scores = {key: self._score(key, phrase, field) for key, phrase in phrases.items()}
-        return [phrases[key] for key in sorted(scores, key=lambda key: (-scores[key], key))]
+        return phrases
 
     def _score(self, key: str, phrase: _Phrase, field: str | None) -> float:
         everywhere = self._everywhere[key]
@@ -112,8 +122,10 @@ def _main_field(phrases: Iterable[_Phrase]) -> str | None:
 
 
 def _is_subject(label: _Phrase, shared: Sequence[_Phrase], size: int) -> bool:
-    """One word shared by a few posts is chance: a second phrase, or most of the posts, must agree."""
-    return len(shared) > 1 or len(label.best.keys) > 1 or (size >= 5 and label.posts >= 0.6 * size)
+    """One word shared by a few posts is chance: more phrases, or most of the posts, must agree."""
+    if size <= _FEW and len(label.best.keys) == 1 and not label.best.tagged:
+        return len(shared) > 2
+    return len(shared) > 1 or len(label.best.keys) > 1 or label.posts >= 0.6 * size
 
 
 def _shape(phrase: _Phrase, field: str | None) -> float:
@@ -141,7 +153,8 @@ def _label(ranked: Sequence[_Phrase], size: int) -> list[_Phrase]:
         return []
     if len(best.best.keys) > 1 or best.posts >= _ENOUGH_ALONE * size:
         return [best]
-    return _distinct([best, *(phrase for phrase in ranked if phrase.posts > 1)], 2)
+    others = _distinct([best, *(phrase for phrase in ranked if phrase.posts > 1)], 1 + _CHOICE_OF_SECOND)[1:]
+    return [best, *sorted(others, key=lambda phrase: -phrase.posts)[:1]]
 
 
 def _phrases(post: list[list[Word]]) -> dict[str, list[_Use]]:
@@ -188,4 +201,5 @@ def _distinct(ranked: Sequence[_Phrase], most: int) -> list[_Phrase]:
 
 
 def _overlap(one: frozenset[str], other: frozenset[str]) -> bool:
-    return any(a in b or b in a for a in one for b in other)
+    """Whether a word of one begins one of the other: "tomat" and "tomate", not "dough" and "sourdough"."""
+    return any(a.startswith(b) or b.startswith(a) for a in one for b in other)

@@ -29,6 +29,7 @@ _JOIN, _CLEARLY = (
     0.08,
     1.5,
 )  # a leftover post joins a group this near, if that many times nearer than the next
+_SAME_FIELD = 0.04  # mean likeness from which groups of one field are joined
 _UNRELATED_SHARE = 20  # percentile of likeness that is taken for "unrelated"
 
 
@@ -36,7 +37,7 @@ def find_topics(posts: Sequence[EmbeddedPost], *, most: int = 12) -> list[Topic]
     """At most `most` topics, the largest first; fewer or none when the posts have little in common.
 
     The members of a topic are ordered by score (0..1), the nearest to its heart first; the examples
-    are the first three that say something. Embeddings must come from one model. Works up to some 10,000 posts; 5,000 take seconds.
+    are the first three that say something. Embeddings must come from one model.
     """
     texts = _distinct_texts(posts)
     if len(texts) < _SMALLEST:
@@ -44,7 +45,8 @@ def find_topics(posts: Sequence[EmbeddedPost], *, most: int = 12) -> list[Topic]
     runs = [content_runs(group[0].text) for group in texts]
     likeness = _Likeness.of([group[0].embedding for group in texts], runs)
     phrasebook = Phrasebook(runs)
-    groups = _merge_by_leading_word(_grown(likeness, _seed_groups(likeness)), phrasebook)
+    groups = _merge_by_field(_grown(likeness, _seed_groups(likeness)), likeness, phrasebook)
+    groups = _merge_by_leading_word(groups, phrasebook)
     groups = sorted(groups, key=lambda group: (-sum(len(texts[i]) for i in group), group))
     named = zip(phrasebook.names(groups), groups, strict=True)
     topics = [_topic(name, group, likeness.to_group(group)[group], texts) for name, group in named if name]
@@ -130,6 +132,20 @@ def _grown(likeness: _Likeness, groups: list[list[int]]) -> list[list[int]]:
                 grown[int(order[0])].append(row)
         groups = [sorted(group) for group in grown]
     return groups
+
+
+def _merge_by_field(groups: list[list[int]], likeness: _Likeness, phrasebook: Phrasebook) -> list[list[int]]:
+    """Groups of one field of life that are near each other: the same subject in two languages, for one."""
+    merged: list[tuple[str | None, list[int]]] = []
+    for group in sorted(groups, key=lambda group: (-len(group), group)):
+        field = phrasebook.main_field(group)
+        near = likeness.to_group(group)
+        home = next((g for f, g in merged if f and f == field and near[g].mean() >= _SAME_FIELD), None)
+        if home is None:
+            merged.append((field, list(group)))
+        else:
+            home.extend(group)
+    return [sorted(group) for _, group in merged]
 
 
 def _merge_by_leading_word(groups: list[list[int]], phrasebook: Phrasebook) -> list[list[int]]:
