@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import httpx
 import psycopg
 import pytest
+from postgrest import CountMethod
 from supabase import create_client
 
 from bridge.local.running import RunningStack
@@ -73,13 +74,12 @@ def test_a_users_token_passes_through_beside_either_key(
     assert [note["text"] for note in httpx.get(notes, headers=headers).json()] == [text]
 
 
-# supabase-py itself passes its REST client the deprecated parameter.
-@pytest.mark.filterwarnings("ignore:The 'timeout' parameter is deprecated:DeprecationWarning")
+# supabase-py itself passes its REST client the deprecated parameters `timeout` and `verify`.
+@pytest.mark.filterwarnings("ignore:The '.*' parameter is deprecated:DeprecationWarning")
 def test_rest_keeps_paths_filters_and_headers_byte_for_byte(stack: RunningStack, notes: str) -> None:
     with create_client(stack.url, stack.secret_key).postgrest as rest:
-        rows = (
-            rest.from_("gateway_notes").select("id", count="exact").in_("text", ["hidden", "a,(b)"]).execute()
-        )
+        counted = rest.from_("gateway_notes").select("id", count=CountMethod.exact)
+        rows = counted.in_("text", ["hidden", "a,(b)"]).execute()
     assert (rows.data, rows.count) == ([{"id": 1}], 1)
     head = httpx.head(f"{notes}?select=id", headers={"apikey": stack.secret_key, "Prefer": "count=exact"})
     assert (head.status_code, head.content) == (200, b"")

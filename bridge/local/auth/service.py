@@ -70,6 +70,7 @@ class Auth:
             web.put("/user", explained(self._change_user)),
             web.post("/logout", explained(self._sign_out)),
             *self._admin.routes(),
+            web.route("*", "/{path:.*}", explained(self._not_covered)),
         ]
 
     @asynccontextmanager
@@ -86,6 +87,12 @@ class Auth:
 
     async def _no_public_keys(self, _request: web.Request) -> web.Response:
         return web.json_response({"keys": []})
+
+    async def _not_covered(self, request: web.Request) -> web.Response:
+        what = f"{request.method} {request.path[:100]}"
+        raise Refusal(
+            404, "not_covered", f"The embedded Auth has no {what}; the Supabase CLI's stack has all of GoTrue"
+        )
 
     async def _sign_up(self, request: web.Request) -> web.Response:
         body = await body_of(request)
