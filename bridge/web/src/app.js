@@ -3,6 +3,7 @@
 import { createClient } from "@supabase/supabase-js";
 
 import { follow } from "./follow.js";
+import { persistently } from "./retrying.js";
 import { Runs, isFinal } from "./runs.js";
 import { signedIn } from "./session.js";
 import { readTopics, showTopics } from "./topics.js";
@@ -15,7 +16,14 @@ const ended = new Set();
 async function main() {
   const config = await (await fetch("config.json")).json();
   const supabase = createClient(config.supabaseUrl, config.anonKey);
-  const user = await signedIn(supabase);
+  const user = await persistently(
+    () => signedIn(supabase),
+    (error) => view.showProblem(`${error.message}; trying again…`),
+  );
+  view.showProblem(null);
+  supabase.auth.onAuthStateChange((event) => {
+    if (event === "SIGNED_OUT") view.showProblem("Your session has ended; reload the page.");
+  });
   follow(supabase, `import-socials-${user.id}`, runs, {
     onChange: once(() => draw(supabase)),
     onConnection: (state) => view.showConnection(state),
@@ -88,7 +96,4 @@ function once(action) {
   };
 }
 
-main().catch((error) => {
-  view.showConnection("offline");
-  view.showProblem(`This page cannot start: ${error.message}`);
-});
+main().catch((error) => view.showProblem(`This page cannot start: ${error.message}`));

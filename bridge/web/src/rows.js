@@ -3,6 +3,7 @@
 const RUNS_SHOWN = 20;
 const PARTS_READ = 200;
 const LINES_READ = 50;
+const TIMEOUT_MS = 15_000;
 
 const COLUMNS =
   "run_id:id,task,status,state,progress,current,total,step,message,attempt,max_attempts,wait_reason," +
@@ -26,5 +27,6 @@ function select(supabase) {
     .select(COLUMNS)
     .order("created_at", { ascending: false })
     .order("seq", { referencedTable: "lines", ascending: false })
-    .limit(LINES_READ, { referencedTable: "lines" });
+    .limit(LINES_READ, { referencedTable: "lines" })
+    .abortSignal(AbortSignal.timeout(TIMEOUT_MS));
 }

@@ -41,7 +41,8 @@ function card(document, topic) {
   const item = document.getElementById("topic-template").content.firstElementChild.cloneNode(true);
   item.querySelector("h3").textContent = topic.label;
   item.querySelector(".count").textContent = topic.size === 1 ? "1 post" : `${topic.size} posts`;
-  item.querySelector(".keywords").textContent = topic.keywords.slice(0, 6).join(" · ");
+  const isNews = (word) => word.toLowerCase() !== topic.label.toLowerCase();
+  item.querySelector(".keywords").textContent = topic.keywords.filter(isNews).slice(0, 6).join(" · ");
   item.querySelector(".examples").append(...topic.examples.map((post) => example(document, post)));
   return item;
 }

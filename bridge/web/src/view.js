@@ -37,6 +37,7 @@ export class View {
     top.forEach((run, place) => {
       const card = this.#cards.get(run.run_id) ?? this.#newCard(run, place);
       if (list.children[place] !== card) list.insertBefore(card, list.children[place] ?? null);
+      card.toggleAttribute("data-past", place > 0 && isFinal(run.status));
       this.#draw(card, run);
       this.#drawLines(card, runs.linesOf(run.run_id));
     });
@@ -45,7 +46,10 @@ export class View {
   #newCard(run, place) {
     const card = this.#get("run-template").content.firstElementChild.cloneNode(true);
     card.dataset.run = run.run_id;
-    card.querySelector("details").open = place === 0;
+    if (place === 0) {
+      for (const older of this.#cards.values()) older.querySelector("details").open = false;
+      card.querySelector("details").open = true;
+    }
     this.#cards.set(run.run_id, card);
     return card;
   }

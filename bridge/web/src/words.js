@@ -35,7 +35,8 @@ export function factsOf(run, now) {
   const counts = run.total && !isFinal(run.status) ? `${run.current ?? 0} of ${run.total}` : null;
   const attempts = run.max_attempts ? `attempt ${run.attempt} of ${run.max_attempts}` : `attempt ${run.attempt}`;
   const step = run.step && run.step !== run.message && !isFinal(run.status) ? run.step : null;
-  const took = run.started_at ? duration(Date.parse(run.finished_at ?? now) - Date.parse(run.started_at)) : null;
+  const end = run.finished_at ? Date.parse(run.finished_at) : now;
+  const took = run.started_at ? duration(end - Date.parse(run.started_at)) : null;
   return [step, counts, run.attempt > 1 ? attempts : null, took].filter(Boolean).join(" · ");
 }
 
