@@ -9,6 +9,7 @@ Three rules, so that neither a forgotten password nor a shared screen gives anyt
 Arguments and results of tasks carry personal data: of each, only the kind is kept (`user_id: str`).
 Flower's own `format_task` would rewrite the task pages alone; its HTTP API, its search and the page of a
 worker go past it, so the values are taken out where they enter.
+What stays readable with the password: exceptions with their tracebacks, and a run's result asked for by id.
 """
 
 from __future__ import annotations
@@ -25,38 +26,38 @@ from tornado.options import options  # what the command line and Flower's own va
 from config.settings import settings
 
 
-def kind_of(value: Any) -> Any:
-    """What is left of a value or of the text that Celery made of it.
+def kind_of(value: Any) -> str | None:
+    """What is left of a value, or of the text that Celery made of it.
 
-    >>> kind_of("{'user_id': 'b5e1', 'limit': 10}"), kind_of("('b5e1', 10)"), kind_of("'b5e1'")
-    ('user_id: str, limit: int', 'str, int', 'str')
+    >>> kind_of("'b5e1'"), kind_of("{'items': 5}"), kind_of(None)
+    ('str', 'dict', None)
     """
-    value = _parsed(value)
-    if isinstance(value, dict):
-        return ", ".join(f"{str(name)[:40]}: {type(each).__name__}" for name, each in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(type(each).__name__ for each in value)
-    return value if value is None or value is _HIDDEN else type(value).__name__
+    if isinstance(value, str):
+        try:
+            value = literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return "(hidden)"  # cut short by Celery, or no literal
+    return None if value is None else type(value).__name__
 
 
-_HIDDEN = "(hidden)"
+def kinds_in(arguments: Any) -> str | None:
+    """The same of each argument, beside its name if it has one.
 
-
-def _parsed(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return literal_eval(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return _HIDDEN  # cut short by Celery, or no literal
+    >>> kinds_in("{'user_id': 'b5e1', 'limit': 10}"), kinds_in(["b5e1", 10])
+    ('user_id: str, limit: int', 'str, int')
+    """
+    if kind_of(arguments) not in ("dict", "list", "tuple"):
+        return kind_of(arguments)
+    values = literal_eval(arguments) if isinstance(arguments, str) else arguments
+    if isinstance(values, dict):
+        return ", ".join(f"{name}: {type(value).__name__}" for name, value in values.items())
+    return ", ".join(type(value).__name__ for value in values)
 
 
 def without_values(fields: dict[str, Any]) -> dict[str, Any]:
     """A task as Flower is told of it, with the kinds of its values in their place."""
-    kinds = {name: kind_of(fields[name]) for name in ("args", "kwargs") if name in fields}
-    if "result" in fields:
-        kinds["result"] = type(_parsed(fields["result"])).__name__
-    return fields | kinds
+    rewrite = {"args": kinds_in, "kwargs": kinds_in, "result": kind_of}
+    return {name: rewrite[name](value) if name in rewrite else value for name, value in fields.items()}
 
 
 class DiscreetTask(EventsState.Task):
