@@ -88,15 +88,18 @@ class Changes:
         """Forget a channel."""
         self._subscriptions.pop(channel, None)
 
-    async def publish(self, changes: Iterable[Change]) -> None:
-        """Send changes, in their order, to those who subscribed, pass the filters and may see the rows."""
+    async def publish(self, connection: Connection, changes: Iterable[Change]) -> None:
+        """Send changes, in their order, to those who subscribed and may see the rows.
+
+        The questions to Postgres go over the given connection, which nobody else uses meanwhile.
+        """
         by_relation: dict[int, list[Change]] = {}
         ordered = [change for change in changes if self._interested(change)]
         for change in ordered:
             by_relation.setdefault(change.relation.oid, []).append(change)
         audiences: dict[int, _Audience] = {}
         for oid, of_relation in by_relation.items():
-            audience = await self._audience(oid, of_relation)
+            audience = await self._audience(connection, oid, of_relation)
             if audience is not None:
                 audiences[oid] = audience
         for change in ordered:
@@ -127,21 +130,17 @@ class Changes:
             if subscription.binding.covers(change.kind, relation.schema, relation.table)
         ]
 
-    async def _audience(self, oid: int, changes: list[Change]) -> _Audience | None:
+    async def _audience(self, connection: Connection, oid: int, changes: list[Change]) -> _Audience | None:
         """Who gets each of one table's changes."""
         interested = {id(change): self._interested(change) for change in changes}
         roles = {s.claims.role for subscriptions in interested.values() for s in subscriptions}
-        async with self._database.connection() as connection:
-            table = await load_table(connection, oid, roles)
-            if table is None:
-                return None
-            wanted = {
-                id(change): [s for s in interested[id(change)] if s.wants(change, table)]
-                for change in changes
-            }
-            changes = [change for change in changes if wanted[id(change)]]
-            visible = await _visible(connection, table, changes, wanted)
-            exotic = await _exotic_values(connection, table, changes)
+        table = await load_table(connection, oid, roles)
+        if table is None:
+            return None
+        wanted = {id(c): [s for s in interested[id(c)] if s.wants(c, table)] for c in changes}
+        changes = [change for change in changes if wanted[id(change)]]
+        visible = await _visible(connection, table, changes, wanted)
+        exotic = await _exotic_values(connection, table, changes)
         return _Audience(table, wanted, visible, exotic)
 
 

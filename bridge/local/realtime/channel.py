@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from .authorization import BROADCAST, PRESENCE, Policies
@@ -52,7 +51,8 @@ class Channel:
         self._presence_calls = CallWindow(tenant.limits.presence_calls, tenant.limits.presence_window)
         self._presence_payload: dict[str, Any] | None = None
         self._replayed: frozenset[str] = frozenset()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._subscribing: asyncio.Task[None] | None = None
+        self._waiting_for_replication: asyncio.Task[None] | None = None
         self._expiry = self._watch_expiry()
 
     # What the server sends.
@@ -99,10 +99,9 @@ class Channel:
         self._tenant.fanout.add(self)
         if self.config.presence_enabled and self.policies.presence_read:
             self.send("presence_state", self._tenant.fanout.presences(self.address))
-        if self.config.postgres_changes:
-            self._start(self._tenant.changes.subscribe(self))
+        self._subscribe()
         if self.config.replication_ready:
-            self._start(self._tell_replication_ready())
+            self._waiting_for_replication = asyncio.create_task(self._tell_replication_ready())
 
     def shut_down(self, message: str) -> None:
         """End the channel for a reason the client is told; its socket stays open."""
@@ -116,12 +115,20 @@ class Channel:
             self.push(encode(self.version, self.topic, "phx_close", {}, self.join_ref, self.join_ref))
             self.drop()
 
+    def crash(self) -> None:
+        """End the channel after a fault of the server's own; clients join again by themselves."""
+        if not self.is_closed:
+            reason = {"reason": "channel_crash"}
+            self.push(encode(self.version, self.topic, "phx_error", reason, None, self.join_ref))
+            self.drop()
+
     def drop(self) -> None:
         """End the channel in silence, as when its socket is gone."""
         self.is_closed = True
         self._expiry.cancel()
-        for task in self._tasks:
-            task.cancel()
+        for task in (self._subscribing, self._waiting_for_replication):
+            if task is not None:
+                task.cancel()
         self._tenant.changes.unsubscribe(self)
         self._tenant.fanout.remove(self)
         self._socket.forget(self)
@@ -240,8 +247,7 @@ class Channel:
         self._token, self.claims, self.policies = token, claims, policies
         self._expiry.cancel()
         self._expiry = self._watch_expiry()
-        if self.config.postgres_changes:
-            self._start(self._tenant.changes.subscribe(self))
+        self._subscribe()
         return None
 
     async def _policies_with(self, claims: Claims) -> Policies:
@@ -261,10 +267,13 @@ class Channel:
         await self._tenant.changes.ready()
         self.send_system("Replication connection established", "ok")
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _subscribe(self) -> None:
+        """Subscribe to row changes with the claims of now; an attempt with older claims is given up."""
+        if not self.config.postgres_changes:
+            return
+        if self._subscribing is not None:
+            self._subscribing.cancel()
+        self._subscribing = asyncio.create_task(self._tenant.changes.subscribe(self))
 
 
 def _is_revoked(before: Policies, now: Policies) -> bool:

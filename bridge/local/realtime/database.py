@@ -12,6 +12,11 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
+#: How Postgres prints values must not depend on how the database is configured.
+SESSION = (
+    "-c timezone=UTC -c datestyle=ISO -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1"
+)
+
 
 class DatabaseUnavailable(Exception):
     """Postgres does not answer; what needed it fails, everything else goes on."""
@@ -46,7 +51,7 @@ class Database:
             max_size=8,
             open=False,
             timeout=self._patience.total_seconds(),
-            kwargs={"autocommit": True, "application_name": "taskcast_realtime"},
+            kwargs={"autocommit": True, "application_name": "taskcast_realtime", "options": SESSION},
             check=AsyncConnectionPool.check_connection,
         )
 

@@ -6,6 +6,7 @@ Pure functions from bytes to messages and back. Formats: https://supabase.com/do
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -63,7 +64,7 @@ def decode(version: Version, data: str | bytes) -> Message | None:
     if isinstance(data, bytes):
         return _decode_binary(data) if version is Version.V2 else None
     try:
-        decoded = json.loads(data)
+        decoded = load(data)
     except (ValueError, RecursionError):
         return None
     return _message(decoded, version)
@@ -97,7 +98,7 @@ def _decode_binary(data: bytes) -> Message | None:
         return None
     try:
         join_ref, ref, topic, event, metadata = (field.decode() for field in fields)
-        decoded_metadata = json.loads(metadata) if metadata else None
+        decoded_metadata = load(metadata) if metadata else None
     except ValueError:
         return None
     broadcast = BinaryBroadcast(event, data[start:], is_json, decoded_metadata)
@@ -134,8 +135,8 @@ def encode_broadcast(version: Version, topic: str, broadcast: BinaryBroadcast | 
     if not broadcast.is_json:
         return None
     try:
-        payload = json.loads(broadcast.payload)
-    except ValueError:
+        payload = load(broadcast.payload)
+    except (ValueError, RecursionError):
         return None
     envelope = {"event": broadcast.event, "payload": payload, "type": "broadcast"}
     if broadcast.metadata is not None:
@@ -150,6 +151,20 @@ def _encode_binary(topic: str, broadcast: BinaryBroadcast) -> Frame | None:
         return None
     head = bytes([BROADCAST, *(len(field) for field in fields), _JSON_PAYLOAD if broadcast.is_json else 0])
     return Frame(b"".join([head, *fields, broadcast.payload]), is_text=False)
+
+
+def load(text: str | bytes) -> Any:
+    """JSON and nothing more: no NaN, no number too large for a float; raises ValueError or RecursionError."""
+    return json.loads(text, parse_constant=_no_number, parse_float=_finite)
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
 
 
 def dump(value: Any) -> bytes:

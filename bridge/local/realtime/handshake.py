@@ -40,7 +40,9 @@ class Handshake:
             return web.json_response({"error": refusal.error}, status=refusal.status)
         ws = web.WebSocketResponse(timeout=1.0, compress=False, max_msg_size=LARGEST_FRAME)
         await ws.prepare(request)
-        socket = Socket(self._tenant, ws, version, token)
+        transport = request.transport
+        abort = transport.abort if transport is not None else lambda: None
+        socket = Socket(self._tenant, ws, version, token, abort)
         self.sockets.add(socket)
         try:
             await socket.serve()

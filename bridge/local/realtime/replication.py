@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 
 from .changes import Changes
-from .database import Connection, DatabaseUnavailable
+from .database import SESSION, Connection
 from .fanout import Address, Fanout
 from .frames import BinaryBroadcast
 from .pgoutput import Change, Decoder
@@ -62,7 +62,10 @@ class Replication:
 
     async def _connect(self) -> tuple[Connection, str]:
         connection = await psycopg.AsyncConnection.connect(
-            self._database_url, autocommit=True, application_name="taskcast_realtime_replication"
+            self._database_url,
+            autocommit=True,
+            application_name="taskcast_realtime_replication",
+            options=SESSION,
         )
         slot = f"realtime_{uuid.uuid4().hex[:12]}"
         try:
@@ -80,8 +83,10 @@ class Replication:
             try:
                 async with connection:
                     await self._follow(connection, slot)
-            except (psycopg.Error, DatabaseUnavailable) as error:
+            except psycopg.OperationalError as error:
                 logger.warning("following the database's changes failed, retrying: %s", error)
+            except Exception:
+                logger.exception("following the database's changes failed, retrying")
             self._changes.streaming.clear()
             connection, slot = await self._reconnect()
 
@@ -101,11 +106,11 @@ class Replication:
             )
             messages = [row[0] for row in await cursor.fetchall()]
             if messages:
-                await self._dispatch(Decoder().decode(messages))
+                await self._dispatch(connection, Decoder().decode(messages))
             else:
                 await asyncio.sleep(self._interval if len(self._fanout) else self._interval * IDLE_FACTOR)
 
-    async def _dispatch(self, changes: Iterable[Change]) -> None:
+    async def _dispatch(self, connection: Connection, changes: Iterable[Change]) -> None:
         of_tables = []
         for change in changes:
             relation = change.relation
@@ -114,7 +119,7 @@ class Replication:
             else:
                 of_tables.append(change)
         if of_tables:
-            await self._changes.publish(of_tables)
+            await self._changes.publish(connection, of_tables)
 
     def _broadcast(self, change: Change) -> None:
         row = change.new

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from .authorization import BROADCAST
 from .batch import TOO_LARGE, BadBatch, Outgoing, parse_batch
 from .database import DatabaseUnavailable
 from .fanout import Address
-from .frames import BinaryBroadcast
+from .frames import BinaryBroadcast, load
 from .tokens import Claims, TokenRefused
 
 if TYPE_CHECKING:
@@ -175,6 +174,6 @@ def _decode(body: bytes) -> Any:
     if not body:
         return {}
     try:
-        return json.loads(body)
+        return load(body)
     except (ValueError, RecursionError):
         raise _page(400, "Bad Request") from None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
+from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from aiohttp import ClientConnectionError, WSMsgType, web
@@ -16,9 +19,13 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .tenant import Tenant
 
+logger = logging.getLogger(__name__)
+
 LARGEST_FRAME = 5_000_000
 #: A client that reads this much slower than it is written to is cut off.
 MOST_BYTES_WAITING = 64_000_000
+
+CLOSE_WITHIN = timedelta(seconds=3)
 
 CLOSED_NORMALLY, GOING_AWAY, SERVICE_RESTART = 1000, 1001, 1012
 
@@ -26,9 +33,16 @@ CLOSED_NORMALLY, GOING_AWAY, SERVICE_RESTART = 1000, 1001, 1012
 class Socket:
     """A client's connection and the channels it has joined."""
 
-    def __init__(self, tenant: Tenant, ws: web.WebSocketResponse, version: Version, token: str) -> None:
+    def __init__(
+        self,
+        tenant: Tenant,
+        ws: web.WebSocketResponse,
+        version: Version,
+        token: str,
+        abort: Callable[[], None],
+    ) -> None:
         self.version, self.token = version, token
-        self._tenant, self._ws = tenant, ws
+        self._tenant, self._ws, self._abort = tenant, ws, abort
         self._channels: dict[str, Channel] = {}
         self._waiting: deque[Frame] = deque()
         self._bytes_waiting = 0
@@ -49,9 +63,7 @@ class Socket:
         self._bytes_waiting += len(frame.data)
         self._has_waiting.set()
         if self._bytes_waiting > MOST_BYTES_WAITING:
-            self._waiting.clear()
-            self._bytes_waiting = 0
-            asyncio.get_running_loop().create_task(self.close(GOING_AWAY))
+            self._abort()
 
     def forget(self, channel: Channel) -> None:
         """Drop a channel that has ended."""
@@ -72,10 +84,13 @@ class Socket:
                 channel.drop()
 
     async def close(self, code: int) -> None:
-        """Write what waits, then close."""
-        with contextlib.suppress(ClientConnectionError, ConnectionError):
-            await self._drain()
-            await self._ws.close(code=code)
+        """Write what waits, then close; a client that reads nothing is cut off."""
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN.total_seconds()):
+                await self._drain()
+                await self._ws.close(code=code)
+        except (TimeoutError, ConnectionError, ClientConnectionError):
+            self._abort()
 
     async def _read(self) -> None:
         idle_seconds = self._tenant.limits.idle_timeout.total_seconds()
@@ -88,7 +103,7 @@ class Socket:
                 return None
             message = decode(self.version, received.data)
             if message is not None:
-                await self._handle(message, len(received.data))
+                await self._handle_or_crash(message, len(received.data))
 
     async def _write(self) -> None:
         while True:
@@ -101,6 +116,18 @@ class Socket:
             frame = self._waiting.popleft()
             self._bytes_waiting -= len(frame.data)
             await self._ws.send_frame(frame.data, WSMsgType.TEXT if frame.is_text else WSMsgType.BINARY)
+
+    async def _handle_or_crash(self, message: Message, size: int) -> None:
+        """A fault while handling a message ends its channel, not the socket, as on the real server."""
+        try:
+            await self._handle(message, size)
+        except (ConnectionError, ClientConnectionError):
+            raise
+        except Exception:
+            logger.exception("handling %r on a channel failed", message.event)
+            channel = self._channels.get(message.topic)
+            if channel is not None:
+                channel.crash()
 
     async def _handle(self, message: Message, size: int) -> None:
         channel = self._channels.get(message.topic)
