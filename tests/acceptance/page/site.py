@@ -10,6 +10,8 @@ from typing import Any
 
 from tasks.demo.web import DemoSite
 
+STARTS_OF_A_USER = 3  # within a minute, on the sites of these tests
+
 # Root may not use Chromium's sandbox; the rest keeps it from looking for its maker's servers.
 CHROMIUM_FLAGS = [
     "--no-sandbox",
