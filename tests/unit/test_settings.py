@@ -1,0 +1,163 @@
+"""Settings by environment: what is accepted, how a mistake is told, and that every list of them agrees."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+
+from config.settings import Settings, settings
+
+CHECKOUT = Path(__file__).parents[2]
+LEGACY_KEY = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.c2lnbmF0dXJl"
+SECRET_KEY = "sb_secret" + "_of_a_test"
+URL = "https://project.supabase.co"
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No setting in the environment and no `.env`, before and after."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture
+def environ(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def environ(**values: str) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    return environ
+
+
+def refusal() -> list[str]:
+    """The lines that a process with these settings ends with."""
+    with pytest.raises(SystemExit) as ended:
+        settings()
+    return str(ended.value).splitlines()
+
+
+WRONG = {
+    "REDIS_URL": ("localhost:6379", "must start with redis://, rediss:// or unix://"),
+    "SUPABASE_URL": (
+        "project.supabase.co",
+        "must start with http:// or https://, such as https://<project>.supabase.co",
+    ),
+    "OUTBOX_PARTITIONS": ("0", "Input should be greater than or equal to 1"),
+    "BROADCAST_PRIVATE": ("perhaps", "Input should be a valid boolean, unable to interpret input"),
+    "FLOWER_PORT": ("99999", "Input should be less than or equal to 65535"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_setting_is_one_line_with_its_name_its_value_and_the_remedy(
+    name: str, environ: Callable[..., None]
+) -> None:
+    value, remedy = WRONG[name]
+    environ(**{"SUPABASE_URL": URL, "SUPABASE_SECRET_KEY": SECRET_KEY, name: value})
+    assert refusal() == [
+        "taskcast: wrong settings (environment or .env)",
+        f"  {name}={value!r}: {remedy}",
+    ]
+
+
+def test_each_wrong_setting_has_its_line(environ: Callable[..., None]) -> None:
+    environ(OUTBOX_PARTITIONS="0", FLOWER_PORT="99999")
+    assert [line.split("=")[0].strip() for line in refusal()[1:]] == ["OUTBOX_PARTITIONS", "FLOWER_PORT"]
+
+
+def test_a_process_with_wrong_settings_ends_without_a_traceback(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "tasks", "status"],
+        env={"PYTHONPATH": str(CHECKOUT), "PATH": os.environ["PATH"], "REDIS_URL": "localhost"},
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        "taskcast: wrong settings (environment or .env)",
+        "  REDIS_URL='localhost': must start with redis://, rediss:// or unix://",
+    ]
+
+
+def test_the_publishable_key_is_refused_and_not_shown(environ: Callable[..., None]) -> None:
+    environ(SUPABASE_URL=URL, SUPABASE_SECRET_KEY="sb_publishable_never_shown")
+    assert refusal()[1:] == [
+        "  SUPABASE_SECRET_KEY: is the publishable key; the bridge needs the secret key (sb_secret_...)"
+    ]
+
+
+@pytest.mark.parametrize("name", ["SUPABASE_SECRET_KEY", "FLOWER_PASSWORD", "OPENAI_API_KEY"])
+def test_a_secret_is_not_shown(name: str, environ: Callable[..., None]) -> None:
+    environ(**{name: "never-shown"})
+    assert "never-shown" not in repr(settings())
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("SUPABASE_SECRET_KEY", SECRET_KEY), ("SUPABASE_SERVICE_ROLE_KEY", LEGACY_KEY)]
+)
+def test_both_kinds_of_key_are_accepted(name: str, key: str, environ: Callable[..., None]) -> None:
+    environ(**{"SUPABASE_URL": f"{URL}/", name: key})
+    supabase = settings().bridge().supabase
+    assert supabase is not None
+    assert (supabase.url, supabase.key.get_secret_value()) == (URL, key)
+
+
+def test_the_secret_key_goes_before_the_legacy_one() -> None:
+    both = Settings(
+        supabase_url=URL,
+        supabase_secret_key=SecretStr(SECRET_KEY),
+        supabase_service_role_key=SecretStr(LEGACY_KEY),
+    )
+    supabase = both.bridge().supabase
+    assert supabase is not None
+    assert supabase.key.get_secret_value() == SECRET_KEY
+
+
+def test_without_a_supabase_workers_start_all_the_same() -> None:
+    assert settings().bridge().supabase is None
+
+
+def test_a_dot_env_is_read_and_the_environment_goes_before_it(environ: Callable[..., None]) -> None:
+    Path(".env").write_text("OUTBOX_PARTITIONS=3\nBROADCAST_LISTENERS=2\n")
+    environ(OUTBOX_PARTITIONS="5")
+    assert (settings().outbox_partitions, settings().broadcast_listeners) == (5, 2)
+
+
+def test_the_example_changes_nothing_as_it_stands() -> None:
+    plain = Settings()
+    Path(".env").write_text((CHECKOUT / ".env.example").read_text())
+    assert settings() == plain
+
+
+def test_the_example_names_every_setting_with_its_default_and_a_comment() -> None:
+    lines = (CHECKOUT / ".env.example").read_text().splitlines()
+    listed = {}
+    for before, line in zip(["", *lines], lines, strict=False):
+        if found := re.fullmatch(r"#?([A-Z][A-Z_]+)=(.*)", line):
+            listed[found[1]] = found[2]
+            assert re.match(r"#( |[A-Z_]+=)", before), f"{found[1]} has no comment above it"
+    assert listed == {name.upper(): _written(field.default) for name, field in Settings.model_fields.items()}
+
+
+def test_the_readme_names_every_setting() -> None:
+    readme = (CHECKOUT / "README.md").read_text()
+    listed = set(re.findall(r"^\| *`([A-Z][A-Z_]+)`", readme, re.MULTILINE))
+    if not listed:
+        pytest.skip("README.md has no settings table")
+    assert listed == {name.upper() for name in Settings.model_fields}
+
+
+def _written(default: object) -> str:
+    assert default is not PydanticUndefined
+    return "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
