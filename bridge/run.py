@@ -103,7 +103,7 @@ class Run:
                 current.__class__ is not int
                 or total.__class__ is not int
                 or not 0 <= current <= LARGEST_COUNT
-                or not 0 < total <= LARGEST_COUNT  # type: ignore[operator]
+                or not 0 < total <= LARGEST_COUNT
             ):
                 current, total = _count("current", current), _count("total", total)
             self._counts = (current, total)  # type: ignore[assignment]

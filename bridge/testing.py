@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -100,6 +101,8 @@ class MemoryRows:
 
     def _mirror(self, patch: Patch) -> Mirrored:
         before = self.rows.get(patch.run_id)
+        if patch.attempt == 0 and before is not None:  # whichever attempt it is
+            patch = replace(patch, attempt=before["attempt"])
         refusal = _refusal(before, patch)
         if refusal == "duplicate" and before is not None:
             parents = [_announcement(row) for row in self._ancestors(before)]
@@ -127,7 +130,7 @@ class MemoryRows:
         children = [each for each in self.rows.values() if each["parent_id"] == row["id"]]
         row["parts_total"] = sum(child["parts"] for child in children)
         row["parts_progress"] = sum(_share(child) for child in children)
-        if row["parts_total"] and row["status"] not in FINAL_STATUSES:
+        if row["parts_total"] and row["current"] is None and row["status"] not in FINAL_STATUSES:
             row["progress"] = min(100, row["parts_progress"] // row["parts_total"])
 
     def _ancestors(self, row: Row) -> Iterator[Row]:
@@ -151,7 +154,7 @@ class MemoryRows:
             was = dict(parent)
             parent["parts_total"] += parts
             parent["parts_progress"] += delta
-            if parent["parts_total"] > 0 and (parts or delta):
+            if parent["parts_total"] > 0 and parent["current"] is None and (parts or delta):
                 parent["progress"] = max(
                     0, min(100, _quotient(parent["parts_progress"], parent["parts_total"]))
                 )

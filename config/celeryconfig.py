@@ -15,8 +15,9 @@ task_default_queue = "default"
 task_queues = tuple(Queue(name) for name in ("default", "io", "ai"))  # type: ignore[no-untyped-call]
 task_routes = {
     "tasks.import_socials.import_socials": {"queue": "io"},
-    "tasks.import_socials.import_account": {"queue": "io"},
-    "tasks.import_socials.extract_topics": {"queue": "ai"},
+    "tasks.import_socials.fetch_account": {"queue": "io"},
+    "tasks.import_socials.classify_account": {"queue": "ai"},
+    "tasks.import_socials.gather_topics": {"queue": "ai"},
 }
 
 # JSON only: a message must never be code.

@@ -52,15 +52,20 @@ def user(new_user: Callable[[], User]) -> User:
     return new_user()
 
 
-@pytest.fixture
-def settings(stack: RunningStack) -> Iterator[BridgeSettings]:
-    """Settings on the stack, with Redis keys that no other test shares and that are gone afterwards."""
-    prefix = f"test-{secrets.token_hex(4)}"
-    yield BridgeSettings(
+def settings_on(stack: RunningStack, prefix: str) -> BridgeSettings:
+    """Settings of a bridge on the embedded stack, its Redis keys below `prefix`."""
+    return BridgeSettings(
         outbox=OutboxSettings(redis_url=stack.redis_url, prefix=prefix, partitions=4),
         supabase=SupabaseSettings(url=stack.url, key=stack.service_key),  # type: ignore[arg-type]
         broadcast=BroadcastSettings(messages_per_second=2_000),
     )
+
+
+@pytest.fixture
+def settings(stack: RunningStack) -> Iterator[BridgeSettings]:
+    """Settings on the stack, with Redis keys that no other test shares and that are gone afterwards."""
+    prefix = f"test-{secrets.token_hex(4)}"
+    yield settings_on(stack, prefix)
     client = redis.Redis.from_url(stack.redis_url)
     for key in client.scan_iter(f"{prefix}*"):
         client.delete(key)

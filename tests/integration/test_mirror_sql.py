@@ -529,3 +529,23 @@ def test_every_function_of_ours_fixes_its_search_path(mirror: Mirror) -> None:
         "and coalesce(array_to_string(proconfig, ','), '') not like '%%search_path=%%'"
     )
     assert found == []
+
+
+def test_attempt_zero_means_whichever_the_run_is_in(mirror: Mirror) -> None:
+    run = new_id()
+    mirror.write(queued(run), patch(run, 2, attempt=3, status="in_progress"))
+    [told] = mirror.write(patch(run, 4, attempt=0, existing=True, status="failed", error_code="upstream_failed"))
+    assert told["outcome"] == "applied"
+    row = mirror.row(run)
+    assert (row["status"], row["attempt"], row["error_code"]) == ("failed", 3, "upstream_failed")
+    unknown = new_id()
+    [told] = mirror.write(patch(unknown, 1, attempt=0, existing=True, status="failed"))
+    assert told["outcome"] == "unknown"
+
+
+def test_a_parent_that_counts_for_itself_keeps_its_bar(mirror: Mirror) -> None:
+    parent, child = new_id(), new_id()
+    mirror.write(queued(parent), patch(parent, 2, status="in_progress", current=3, total=4, progress=75))
+    mirror.write(queued(child, parent_id=parent), patch(child, 5, progress=10, message="half"))
+    row = mirror.row(parent)
+    assert (row["progress"], row["message"]) == (75, "half")

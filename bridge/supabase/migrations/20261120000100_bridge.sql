@@ -189,7 +189,8 @@ begin
     was := parent;
     parent.parts_total := parent.parts_total + more_parts;
     parent.parts_progress := parent.parts_progress + more_progress;
-    if parent.parts_total > 0 and (more_parts <> 0 or more_progress <> 0) then
+    -- A parent that reports counts of its own knows better how far it is.
+    if parent.parts_total > 0 and parent.current is null and (more_parts <> 0 or more_progress <> 0) then
       parent.progress := greatest(0, least(100, parent.parts_progress / parent.parts_total));
     end if;
     parent.message := coalesce(said, parent.message);
@@ -294,7 +295,7 @@ language plpgsql set search_path = '' as $$
 declare
   before public.processing_jobs;
   run public.processing_jobs;
-  attempt constant integer not null := (element ->> 'attempt')::integer;
+  attempt integer not null := (element ->> 'attempt')::integer;
   version constant bigint not null := (element ->> 'version')::bigint;
   is_new boolean;
   state_changed boolean;
@@ -306,7 +307,12 @@ begin
   is_new := not found;
   if is_new and coalesce((element ->> 'existing')::boolean, false) then
     return jsonb_build_object('id', element -> 'id', 'outcome', 'unknown');
-  elsif attempt < before.attempt then
+  end if;
+  if attempt = 0 and not is_new then  -- the writer does not know the attempt: whichever it is
+    attempt := before.attempt;
+    element := jsonb_set(element, '{attempt}', to_jsonb(attempt));
+  end if;
+  if attempt < before.attempt then
     return jsonb_build_object('id', before.id, 'outcome', 'stale');
   elsif attempt = before.attempt and version <= before.version then
     return taskcast.announcement(before)
@@ -320,7 +326,7 @@ begin
     select coalesce(sum(child.parts), 0), coalesce(sum(taskcast.share(child)), 0)
       into run.parts_total, run.parts_progress
       from public.processing_jobs as child where child.parent_id = run.id;
-    if run.parts_total > 0 and not taskcast.is_final(run.status) then
+    if run.parts_total > 0 and run.current is null and not taskcast.is_final(run.status) then
       run.progress := least(100, run.parts_progress / run.parts_total);
     end if;
   end if;
