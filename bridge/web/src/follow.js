@@ -3,7 +3,8 @@
 import { backoff, requestable } from "./retrying.js";
 import { readRuns } from "./rows.js";
 
-const CHECK_EVERY_MS = 30_000;
+const CHECK_EVERY_MS = 30_000; // a live connection may still have dropped a message
+const CHECK_EVERY_MS_WHEN_AWAY = 3_000;
 const AFTER_A_GAP_MS = 500;
 
 /**
@@ -11,7 +12,11 @@ const AFTER_A_GAP_MS = 500;
  * "live", "reconnecting" or "offline".
  */
 export function follow(supabase, topic, runs, { onChange, onConnection }) {
+  let isLive = false;
+  let checked = 0;
+
   const heal = requestable(async () => {
+    checked = performance.now();
     for (const { lines, ...snapshot } of await readRuns(supabase)) {
       runs.accept(snapshot);
       for (const line of lines) runs.acceptLine(snapshot.run_id, line);
@@ -34,7 +39,8 @@ export function follow(supabase, topic, runs, { onChange, onConnection }) {
   }
 
   function onStatus(status) {
-    if (status === "SUBSCRIBED") {
+    isLive = status === "SUBSCRIBED";
+    if (isLive) {
       onConnection("live");
       heal();
       return;
@@ -49,7 +55,10 @@ export function follow(supabase, topic, runs, { onChange, onConnection }) {
   document.addEventListener("visibilitychange", () => isVisible() && heal());
   addEventListener("online", () => heal());
   addEventListener("offline", () => onConnection("offline"));
-  setInterval(() => isVisible() && runs.anyAlive && heal(), CHECK_EVERY_MS);
+  setInterval(() => {
+    const isDue = performance.now() - checked >= (isLive ? CHECK_EVERY_MS : CHECK_EVERY_MS_WHEN_AWAY);
+    if (isDue && isVisible() && runs.anyAlive) heal();
+  }, CHECK_EVERY_MS_WHEN_AWAY);
 
   heal(); // shows what is known even while Realtime is away
   void join();

@@ -138,7 +138,7 @@ def test_parts_tell_what_they_do_on_the_bar_of_the_whole(
     expect(here.run(run).get_by_role("log")).to_contain_text("40 new posts")
 
 
-def test_after_an_outage_of_realtime_the_bar_is_right_again(
+def test_an_outage_of_realtime_is_told_and_the_bar_is_right_during_and_after_it(
     visit: Callable[[], Visit], announcer: Announcer, stack: RunningStack
 ) -> None:
     here = visit()
@@ -148,7 +148,12 @@ def test_after_an_outage_of_realtime_the_bar_is_right_again(
     stack.stop_part("realtime")
     try:
         expect(here.page.locator("#connection")).to_contain_text("reconnecting")
-        announcer.write(run, (("info", "said while nobody listened"),), progress=80)
+        announcer.write(run, (("info", "said while nobody listened"),), progress=50)
+        here.shows(run, 50)  # by the rows
+        here.page.reload()
+        here.shows(run, 50)
+        expect(here.page.locator("#connection")).to_contain_text("reconnecting")
+        announcer.write(run, progress=80)
     finally:
         stack.start_part("realtime")
     here.is_live()
