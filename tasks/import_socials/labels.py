@@ -16,10 +16,13 @@ from tasks.import_socials.words import Word, fields_of, fold, stem
 
 _MOST_WORDS = 3
 _MOST_KEYWORDS = 8
-_OF_TWO_WORDS, _OF_THREE_WORDS, _TAGGED, _OF_THE_FIELD = 1.5, 1.4, 1.3, 1.3
+_OF_TWO_WORDS, _OF_THREE_WORDS, _TAGGED, _OF_THE_FIELD, _PROPER_NAME = 1.5, 1.4, 1.3, 1.3, 1.25
 _HALF_WEAK, _NOT_A_NOUN, _QUOTATION = 0.7, 0.5, 0.3
 _FEW = 4  # posts
+_ENOUGH_OF_A_NAME = 1 / 3
+_ENOUGH_TO_SAY_MORE = 0.2  # of the posts
 _CHOICE_OF_SECOND = 4
+_AS_MUCH = 1.3  # times the posts of a second word: then that one is as much the subject as the first
 _ENOUGH_ALONE = 0.4  # of the posts; a single word that covers fewer gets a second one beside it
 # Rules of thumb of English: what ends so is seldom the name of a thing.
 _ENDINGS_OF_OTHERS = ("ly", "ed", "ing", "ous", "ful", "able", "ible", "less", "ish", "est", "ier")
@@ -124,7 +127,7 @@ def _main_field(phrases: Iterable[_Phrase]) -> str | None:
 def _is_subject(label: _Phrase, shared: Sequence[_Phrase], size: int) -> bool:
     """One word shared by a few posts is chance: more phrases, or most of the posts, must agree."""
     if size <= _FEW and len(label.best.keys) == 1 and not label.best.tagged:
-        return len(shared) > 2
+        return len(shared) > 2 or (len(shared) > 1 and label.posts == size)
     return len(shared) > 1 or len(label.best.keys) > 1 or label.posts >= 0.6 * size
 
 
@@ -138,6 +141,8 @@ def _shape(phrase: _Phrase, field: str | None) -> float:
         shape *= _TAGGED
     if any(field in fields_of(key) for key in use.keys):
         shape *= _OF_THE_FIELD
+    if use.text != use.text.lower() and phrase.posts > 2:
+        shape *= _PROPER_NAME
     if use.weak:
         shape *= _HALF_WEAK
     if len(use.keys) == 1 and use.text.isascii() and fold(use.text).endswith(_ENDINGS_OF_OTHERS):
@@ -147,14 +152,27 @@ def _shape(phrase: _Phrase, field: str | None) -> float:
 
 def _label(ranked: Sequence[_Phrase], size: int) -> list[_Phrase]:
     """One phrase, or two single words where one alone stands for too few of the posts."""
-    enough = max(2, min(math.ceil(size / 4), 3 + size // 20))
-    best = next((phrase for phrase in ranked if phrase.posts >= enough), None)
+    needed = max(2, min(math.ceil(size / 4), 3 + size // 20))
+    best = next((phrase for phrase in ranked if phrase.posts >= needed), None)
     if best is None:
         return []
-    if len(best.best.keys) > 1 or best.posts >= _ENOUGH_ALONE * size:
+    best = next((phrase for phrase in ranked if _says_more(phrase, best, size)), best)
+    if len(best.best.keys) > 1:
         return [best]
     others = _distinct([best, *(phrase for phrase in ranked if phrase.posts > 1)], 1 + _CHOICE_OF_SECOND)[1:]
-    return [best, *sorted(others, key=lambda phrase: -phrase.posts)[:1]]
+    second = max(others, key=lambda phrase: phrase.posts, default=None)
+    is_known = second and second.posts >= _ENOUGH_OF_A_NAME * size
+    if second and is_known and best.best.text.islower() and not second.best.text.islower():
+        return [second, best]  # a name says more than a common noun: Postgres & index
+    if second is None or _ENOUGH_ALONE * size <= best.posts > _AS_MUCH * second.posts:
+        return [best]
+    return [best, second]
+
+
+def _says_more(phrase: _Phrase, than: _Phrase, size: int) -> bool:
+    """Whether a phrase holds a word and makes it clearer: "board game" for "game"."""
+    longer = len(than.keys) == 1 and than.keys < phrase.keys and not phrase.best.weak
+    return longer and phrase.posts >= max(2, _ENOUGH_TO_SAY_MORE * size)
 
 
 def _phrases(post: list[list[Word]]) -> dict[str, list[_Use]]:

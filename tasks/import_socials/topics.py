@@ -60,7 +60,8 @@ def _distinct_texts(posts: Sequence[EmbeddedPost]) -> list[list[EmbeddedPost]]:
         words = [word for run in content_runs(post.text) for word in run]
         if any(not word.weak for word in words):
             by_text.setdefault(" ".join(word.key for word in words), []).append(post)
-    return list(by_text.values())
+    # Sorted, so that the order in which posts were stored decides nothing.
+    return [sorted(by_text[key], key=lambda post: post.id) for key in sorted(by_text)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +77,33 @@ class _Likeness:
         strong = [[word.key for run in post for word in run if not word.weak] for post in runs]
         dense = normalize(np.nan_to_num(np.asarray(vectors, dtype=np.float32)))
         words = TfidfVectorizer(analyzer=_as_is, sublinear_tf=True, dtype=np.float32).fit_transform(strong)
-        raw = cls(dense, words, 0.0)
-        # Models differ in how alike they find unrelated texts (0 here, 0.7 there), so that level is measured.
-        sample = raw.among(_spread(len(runs), 1_000))
-        pairs = sample[np.triu_indices(len(sample), 1)]
-        return cls(dense, words, float(np.clip(np.percentile(pairs, _UNRELATED_SHARE), 0, 0.8)))
+        return cls(dense, words, _likeness_of_unrelated(dense, words))
 
     def among(self, rows: Sequence[int]) -> _Floats:
-        vectors, words = self.vectors[rows], self.words[rows]
-        both = vectors @ vectors.T * (1 - _SHARE_OF_WORDS) + (words @ words.T).toarray() * _SHARE_OF_WORDS
-        return self._scaled(both)
+        words = self.words[rows]
+        return self._joined(self.vectors[rows] @ self.vectors[rows].T, (words @ words.T).toarray())
 
     def to_group(self, group: Sequence[int]) -> _Floats:
         """The mean likeness of every text to the texts of a group."""
-        by_vectors = self.vectors @ self.vectors[group].mean(axis=0)
         by_words = np.asarray(self.words @ self.words[group].mean(axis=0).T).ravel()
-        return self._scaled(by_vectors * (1 - _SHARE_OF_WORDS) + by_words * _SHARE_OF_WORDS)
+        return self._joined(self.vectors @ self.vectors[group].mean(axis=0), by_words)
 
-    def _scaled(self, raw: Any) -> _Floats:
-        scaled: _Floats = ((raw - self.unrelated) / (1 - self.unrelated)).astype(np.float32)
-        return scaled
+    def _joined(self, by_vectors: Any, by_words: Any) -> _Floats:
+        scaled = (by_vectors - self.unrelated) / (1 - self.unrelated)
+        joined: _Floats = (scaled * (1 - _SHARE_OF_WORDS) + by_words * _SHARE_OF_WORDS).astype(np.float32)
+        return joined
+
+
+def _likeness_of_unrelated(vectors: _Floats, words: Any) -> float:
+    """How near a model puts texts that have nothing to do with each other: 0 for one, 0.7 for another.
+
+    Measured at pairs without a common word, of which the farther ones are taken for unrelated.
+    """
+    rows = _spread(len(vectors), 1_000)
+    upper = np.triu_indices(len(rows), 1)
+    apart = (words[rows] @ words[rows].T).toarray()[upper] == 0
+    pairs = (vectors[rows] @ vectors[rows].T)[upper][apart]
+    return float(np.clip(np.percentile(pairs, _UNRELATED_SHARE), 0, 0.9)) if len(pairs) else 0.0
 
 
 def _as_is(keys: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import snowballstemmer  # type: ignore[import-untyped]
 from stop_words import AVAILABLE_LANGUAGES, get_stop_words  # type: ignore[import-untyped]
 
-from tasks.import_socials.vocabulary import FIELDS, WEAK_WORDS
+from tasks.import_socials.vocabulary import CONTENT_WORDS, FIELDS, WEAK_WORDS
 
 MAX_CHARACTERS = 6_000  # what a post is about stands at its beginning
 
@@ -147,10 +147,11 @@ def _stop_words_of(folded_words: Iterator[str]) -> frozenset[str]:
 
 @lru_cache(maxsize=1)
 def _stop_words() -> dict[str, frozenset[str]]:
-    return {
+    words = {
         language: frozenset(_CONTRACTION.sub("", fold(word)) for word in get_stop_words(language))
         for language in AVAILABLE_LANGUAGES
     }
+    return words | {"english": words["english"] - CONTENT_WORDS}
 
 
 @lru_cache(maxsize=1)

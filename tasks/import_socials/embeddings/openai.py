@@ -83,11 +83,8 @@ class OpenAIEmbedder:
             batch_characters,
             text_characters,
         )
-        self._http = httpx.Client(
-            headers={"Authorization": f"Bearer {api_key}"},
-            timeout=timeout.total_seconds(),
-            follow_redirects=False,
-        )
+        self._headers = {"Authorization": f"Bearer {api_key}"}
+        self._timeout = timeout.total_seconds()
 
     def __repr__(self) -> str:
         return f"OpenAIEmbedder(model={self.model!r}, base_url={self._url!r})"
@@ -95,8 +92,9 @@ class OpenAIEmbedder:
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector a text, in the order of the texts; a text beyond the model's length is cut."""
         vectors: list[list[float]] = []
-        for batch in self._batches(texts):
-            vectors += self._embed_batch(batch)
+        with httpx.Client(headers=self._headers, timeout=self._timeout, follow_redirects=False) as http:
+            for batch in self._batches(texts):
+                vectors += self._embed_batch(http, batch)
         return vectors
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
@@ -112,11 +110,11 @@ class OpenAIEmbedder:
         if batch:
             yield batch
 
-    def _embed_batch(self, batch: list[str]) -> list[list[float]]:
+    def _embed_batch(self, http: httpx.Client, batch: list[str]) -> list[list[float]]:
         """The API does not say which text was too long, so the longest are halved until it accepts all."""
         while True:
             try:
-                return self._with_retries(batch)
+                return self._with_retries(http, batch)
             except _TooLong as error:
                 longest = max(len(text) for text in batch)
                 if longest <= _LEAST_CHARACTERS:
@@ -126,7 +124,7 @@ class OpenAIEmbedder:
                     ) from error
                 batch = [text[: longest // 2] for text in batch]
 
-    def _with_retries(self, batch: list[str]) -> list[list[float]]:
+    def _with_retries(self, http: httpx.Client, batch: list[str]) -> list[list[float]]:
         retrying = Retrying(
             retry=retry_if_exception_type(_Transient),
             stop=stop_after_attempt(self._attempts),
@@ -134,7 +132,7 @@ class OpenAIEmbedder:
             reraise=True,
         )
         try:
-            return retrying(self._ask, batch)
+            return retrying(self._ask, http, batch)
         except _Transient as error:
             raise EmbeddingError(
                 f"{self._url} gave no embeddings in {self._attempts} attempts; last problem: {error}",
@@ -148,12 +146,12 @@ class OpenAIEmbedder:
         asked = error.wait if isinstance(error, _Transient) else None
         return jittered if asked is None else min(longest, asked + jittered / 10)
 
-    def _ask(self, batch: list[str]) -> list[list[float]]:
+    def _ask(self, http: httpx.Client, batch: list[str]) -> list[list[float]]:
         body: dict[str, Any] = {"model": self._model, "input": batch, "encoding_format": "float"}
         if self._shortens:
             body["dimensions"] = self.dimensions
         try:
-            response = self._http.post(f"{self._url}/embeddings", json=body)
+            response = http.post(f"{self._url}/embeddings", json=body)
         except httpx.TransportError as error:
             raise _Transient(f"{type(error).__name__} while talking to {self._url}") from error
         if response.status_code != httpx.codes.OK:
