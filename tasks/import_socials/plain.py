@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from html import unescape
+from typing import NamedTuple
 
 from bs4 import BeautifulSoup, Tag
-from bs4.element import NavigableString, PreformattedString
+from bs4.element import NavigableString, PageElement, PreformattedString
 
 TEXT_LIMIT = 100_000
 """Characters of one post; what lies beyond says nothing new of its topic."""
 
+MARKUP_LIMIT = 5 * TEXT_LIMIT
+
 ID_LIMIT = 500
 
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff\ufffe\uffff]")
-_PARAGRAPHS = ["p", "div", "blockquote", "ul", "ol", "pre", "table", "section", "article", "figure", "hr"]
-_PARAGRAPHS += [f"h{level}" for level in range(1, 7)]
-_LINES = ["li", "tr", "dt", "dd", "figcaption"]
-_DROPPED = ["script", "style", "template", "noscript", "iframe", "object", "head"]
+_PARAGRAPHS = frozenset(
+    ("p", "div", "blockquote", "ul", "ol", "pre", "table", "section", "article", "figure", "hr")
+) | {f"h{level}" for level in range(1, 7)}
+_LINES = frozenset(("br", "li", "tr", "dt", "dd", "figcaption"))
+_DROPPED = frozenset(("script", "style", "template", "noscript", "iframe", "object", "head"))
+_BREAK = "\ue000"
+"""A line break that is meant, told apart from one of the source; a character of no meaning of its own."""
+
 _MARKUP = re.compile(r"<[a-zA-Z/!?]")
-_PROCESSING = re.compile(r"<\?.*?(?:\?>|>)", re.DOTALL)
+_UNCLOSED = re.compile(r"<(?=[^<>]*(?:<|\Z))")
 
 
 def clean(text: str) -> str:
@@ -42,42 +50,70 @@ def html_to_text(markup: str) -> str:
     >>> html_to_text("<p>One&amp;two<br>three</p><p>four</p>")
     'One&two\\nthree\\n\\nfour'
     """
-    markup = _PROCESSING.sub("", markup)
+    markup = _closed_tags_only(markup[:MARKUP_LIMIT])
     if not _MARKUP.search(markup):
         return clean(_tidy(unescape(markup)))
-    soup = BeautifulSoup(markup, "html.parser")
-    for tag in soup.find_all(_DROPPED):
-        tag.decompose()
-    for span in soup.find_all("span", class_="invisible"):
-        span.decompose()
-    for span in soup.find_all("span", class_="ellipsis"):
-        span.append("…")
-    return clean(_tidy("".join(_pieces(soup))))
+    return clean(_tidy("".join(_pieces(BeautifulSoup(markup, "html.parser")))))
 
 
-def _pieces(soup: BeautifulSoup) -> list[str]:
-    for tag in soup.find_all(_PARAGRAPHS):
-        tag.insert_before("\ue000\ue000")
-        tag.insert_after("\ue000\ue000")
-    for tag in soup.find_all(_LINES):
-        tag.insert_before("\ue000")
-    for tag in soup.find_all("br"):
-        tag.insert_before("\ue000")
-    return [_string(node) for node in soup.descendants if isinstance(node, NavigableString)]
+def _closed_tags_only(markup: str) -> str:
+    """The markup without comments, declarations and what only looks like a tag.
+
+    Those make html.parser search to the end of the text for each of them, in quadratic time.
+    """
+    for start, end in (("<!--", "-->"), ("<!", ">"), ("<?", ">")):
+        kept, *rest = markup.split(start)
+        parts = [kept]
+        for number, piece in enumerate(rest):
+            inside, found, after = piece.partition(end)
+            parts.append(after if found else "" if number < len(rest) - 1 else inside)
+        markup = "".join(parts)
+    return _UNCLOSED.sub("&lt;", markup)
 
 
-def _string(node: NavigableString) -> str:
-    # Comments, declarations and their like.
-    if isinstance(node, PreformattedString):
-        return ""
-    # Line breaks of the source are white space, except in preformatted text.
-    in_pre = any(isinstance(parent, Tag) and parent.name == "pre" for parent in node.parents)
-    return str(node) if in_pre else re.sub(r"\s+", " ", str(node))
+def _pieces(soup: BeautifulSoup) -> Iterator[str]:
+    """The texts of a document with marks where lines break; without recursion, hostile HTML nests deeply."""
+    stack: list[PageElement | _End] = [soup]
+    preformatted = 0
+    while stack:
+        node = stack.pop()
+        if isinstance(node, _End):
+            preformatted -= node.was_preformatted
+            yield node.text
+        elif isinstance(node, Tag) and not _is_dropped(node):
+            before, after = _breaks(node)
+            is_preformatted = node.name == "pre"
+            preformatted += is_preformatted
+            yield before
+            stack.append(_End(after, is_preformatted))
+            stack += reversed(node.contents)
+        elif isinstance(node, NavigableString) and not isinstance(node, PreformattedString):
+            # Line breaks of the source are white space, except in preformatted text.
+            yield str(node) if preformatted else re.sub(r"\s+", " ", str(node))
+
+
+class _End(NamedTuple):
+    text: str
+    was_preformatted: bool
+
+
+def _is_dropped(tag: Tag) -> bool:
+    return tag.name in _DROPPED or (tag.name == "span" and "invisible" in (tag.get("class") or ()))
+
+
+def _breaks(tag: Tag) -> tuple[str, str]:
+    """The marks before and after a tag's text."""
+    if tag.name in _PARAGRAPHS:
+        return _BREAK * 2, _BREAK * 2
+    if tag.name in _LINES:
+        return _BREAK, ""
+    return "", "…" if tag.name == "span" and "ellipsis" in (tag.get("class") or ()) else ""
 
 
 def _tidy(text: str) -> str:
-    text = re.sub("[ \t]*\ue000[ \t]*", "\n", text.replace("\xa0", " ").replace("\u200b", ""))
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"(?<=\S)[ \t]+(?=\n)", "", text))
+    text = text.replace("\xa0", " ").replace("\u200b", "")
+    text = re.sub(f"[ \t]*{_BREAK}[ \t]*", "\n", text)
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+(?=\n)", "", text))
 
 
 def external_id(value: object) -> str:
@@ -111,6 +147,6 @@ def moment(value: object) -> datetime | None:
         if isinstance(value, int | float | str) and re.fullmatch(r"\d{1,11}(\.\d+)?", str(value)):
             return datetime.fromtimestamp(float(value), UTC)
         read = datetime.fromisoformat(str(value))
+        return (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError, OSError):
         return None
-    return (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC)

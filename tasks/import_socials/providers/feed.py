@@ -184,7 +184,8 @@ def _detail(detail: object) -> str:
 
 def _published(entry: Mapping[str, Any]) -> datetime | None:
     for field in ("published_parsed", "updated_parsed", "created_parsed"):
-        parsed = entry.get(field)
+        # Asked for where it is missing, `updated_parsed` is another field, with a warning.
+        parsed = entry.get(field) if field in entry else None
         if parsed:
             try:
                 return datetime.fromtimestamp(timegm(parsed), UTC)
