@@ -19,7 +19,7 @@ _MOST_KEYWORDS = 8
 _OF_TWO_WORDS, _OF_THREE_WORDS, _TAGGED, _OF_THE_FIELD, _PROPER_NAME = 1.5, 1.4, 1.3, 1.3, 1.25
 _HALF_WEAK, _NOT_A_NOUN, _QUOTATION = 0.7, 0.5, 0.3
 _FEW = 4  # posts
-_ENOUGH_OF_A_NAME = 1 / 3
+_ENOUGH_OF_A_NAME = 0.3
 _ENOUGH_TO_SAY_MORE = 0.2  # of the posts
 _CHOICE_OF_SECOND = 4
 _AS_MUCH = 1.3  # times the posts of a second word: then that one is as much the subject as the first
@@ -40,6 +40,7 @@ class _Use(NamedTuple):
     text: str  # as written
     tagged: bool
     weak: bool  # one of its words says little
+    initial: bool  # begins a sentence
 
 
 @dataclass(slots=True)
@@ -52,7 +53,9 @@ class _Phrase:
     @property
     def best(self) -> _Use:
         """The way it is written most often; several words rather than the hashtag made of them."""
-        return min(self.uses, key=lambda u: (-len(u.text.split()), -self.uses[u], u.tagged, u.text))
+        return min(
+            self.uses, key=lambda u: (-len(u.text.split()), u.initial, u.tagged, -self.uses[u], u.text)
+        )
 
     @property
     def keys(self) -> frozenset[str]:
@@ -166,7 +169,7 @@ def _label(ranked: Sequence[_Phrase], size: int) -> list[_Phrase]:
         return [second, best]  # a name says more than a common noun: Postgres & index
     if second is None or _ENOUGH_ALONE * size <= best.posts > _AS_MUCH * second.posts:
         return [best]
-    return [best, second]
+    return sorted([best, second], key=lambda phrase: -phrase.posts)
 
 
 def _says_more(phrase: _Phrase, than: _Phrase, size: int) -> bool:
@@ -204,7 +207,9 @@ def _key(words: list[Word]) -> str:
 def _use(words: list[Word]) -> _Use:
     tagged = words[0].tagged
     text = ("" if tagged else " ").join(word.text for word in words)
-    return _Use(tuple(word.key for word in words), text, tagged, any(word.weak for word in words))
+    return _Use(
+        tuple(word.key for word in words), text, tagged, any(word.weak for word in words), words[0].initial
+    )
 
 
 def _distinct(ranked: Sequence[_Phrase], most: int) -> list[_Phrase]:

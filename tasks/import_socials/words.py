@@ -40,6 +40,7 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _UNSPACED_PART = re.compile(r"[\u30a0-\u30ff\u31f0-\u31ff]{2,}|[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
+_ENDS_OF_SENTENCES = frozenset(".!?:…\n")
 _HIRAGANA = re.compile("[\u3040-\u309f]")  # by itself it spells endings and particles
 _CAMEL = re.compile(r"(?<=[a-z0-9à-ÿ])(?=[A-ZÀ-Þ][a-zà-ÿ])|_")
 _ELISION = re.compile(r"^(?:[cdjlmnst]|qu|jusqu|lorsqu|dell|nell|all|sull|dall|un)'(?=\w{2})", re.IGNORECASE)
@@ -49,12 +50,16 @@ _STEMMER = snowballstemmer.stemmer("english")
 
 
 class Word(NamedTuple):
-    """A content word: as written, the key that counts as the same word, and how much it says."""
+    """A content word: as written, and the key that counts as the same word.
+
+    `weak` says little about a subject; `initial` begins a sentence, so its capital letter tells nothing.
+    """
 
     text: str
     key: str
     weak: bool = False
     tagged: bool = False
+    initial: bool = False
 
 
 def clean(text: str) -> str:
@@ -68,15 +73,17 @@ def content_runs(text: str) -> list[list[Word]]:
     tokens = list(_tokens(clean(text)))
     stop = _stop_words_of(fold(text) for kind, text in tokens if kind == "word")
     runs: list[list[Word]] = [[]]
+    initial = True
     for kind, token in tokens:
         if kind == "word" and fold(token) not in stop and len(token) > 1:
-            runs[-1].append(word(token))
+            runs[-1].append(word(token)._replace(initial=initial))
         elif kind == "tag":
             runs += [[word(part, tagged=True) for part in _parts_of_tag(token)], []]
         elif kind == "unspaced":
             runs += [[part] for part in _unspaced_words(token)] + [[]]
         elif kind != "gap" and runs[-1]:
             runs.append([])
+        initial = token in _ENDS_OF_SENTENCES or (initial and kind in ("gap", "other"))
     return [run for run in runs if run]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 import traceback
 from collections.abc import Iterator
@@ -201,3 +202,8 @@ def test_with_a_key_the_api_is_chosen(api: Api) -> None:
     embedder = embedder_from(KEY, base_url=f"{api.url}/v1", model="a-model")
     assert embedder.embed(["abc"]) == [[3.0] * 4]
     assert embedder.model == "a-model"
+
+
+def test_an_error_survives_the_way_through_the_broker() -> None:
+    error = pickle.loads(pickle.dumps(EmbeddingError("no quota", code="embedding_unavailable")))
+    assert (type(error), str(error), error.code) == (EmbeddingError, "no quota", "embedding_unavailable")
