@@ -258,3 +258,29 @@ async def test_after_leaving_nothing_arrives(supabase, wire, database, topic):
         await database.execute(f"insert into {PLAIN} values (10, 'a', 1)")
         await change(staying)
         await client.heard_nothing_of("postgres_changes")
+
+
+async def test_a_deleted_row_under_policies_gives_its_key_only_even_with_replica_identity_full(
+    supabase, wire, database, topic, user
+):
+    await database.execute(f"alter table {NOTES} replica identity full")
+    try:
+        async with wire() as client:
+            await subscribe(client, topic, supabase.token(), {"table": NOTES})
+            row = await database.execute(
+                f"insert into {NOTES} (owner, title) values (%s, 'secret') returning id", [user]
+            )
+            (note,) = await row.fetchone()
+            await database.execute(f"delete from {NOTES} where id = %s", [note])
+            assert (await change(client))["data"]["old_record"] == {"id": note}
+    finally:
+        await database.execute(f"alter table {NOTES} replica identity default")
+
+
+async def test_what_was_committed_before_subscribing_does_not_arrive(supabase, wire, database, topic):
+    async with wire() as client:
+        await client.joined(f"{topic}-first")
+        await database.execute(f"insert into {PLAIN} values (20, 'before', 1)")
+        await subscribe(client, topic, supabase.anon_key, {"table": PLAIN})
+        await database.execute(f"insert into {PLAIN} values (21, 'after', 1)")
+        assert (await change(client))["data"]["record"]["title"] == "after"
