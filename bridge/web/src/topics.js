@@ -50,7 +50,7 @@ function card(document, topic) {
 function example(document, post) {
   const item = document.createElement("li");
   const quote = document.createElement("blockquote");
-  quote.textContent = post.content;
+  quote.textContent = post.content.replace(/\n\s*\n/g, "\n");
   const source = document.createElement(isWebAddress(post.url) ? "a" : "span");
   source.className = "source";
   source.textContent = PROVIDERS[post.provider] ?? post.provider;

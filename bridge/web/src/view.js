@@ -90,10 +90,10 @@ export class View {
     log.dataset.drawn = drawn;
     log.hidden = lines.length === 0;
     setText(log.querySelector("summary"), lines.length === 1 ? "1 log line" : `${lines.length} log lines`);
-    const list = log.querySelector("ol");
-    const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 8;
-    list.replaceChildren(...lines.map((line) => this.#line(line)));
-    if (isAtEnd) list.scrollTop = list.scrollHeight;
+    const box = log.querySelector(".lines");
+    const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 8;
+    box.firstElementChild.replaceChildren(...lines.map((line) => this.#line(line)));
+    if (isAtEnd) box.scrollTop = box.scrollHeight;
   }
 
   #line(line) {

@@ -18,10 +18,10 @@ const STATUSES = {
 export const statusWord = (status) => STATUSES[status] ?? status;
 
 export function messageOf(run) {
-  if (run.status === "completed") return "Done";
   if (run.status === "waiting") return waiting(run);
   if (run.message) return run.message;
   if (run.status === "queued") return "Waiting for a free worker…";
+  if (run.status === "completed") return "Done";
   return isFinal(run.status) ? statusWord(run.status) : "Starting…";
 }
 
@@ -30,14 +30,13 @@ function waiting(run) {
   return `Waiting for its turn${place}${run.wait_reason ? ` (${run.wait_reason})` : ""}`;
 }
 
-/** One line of facts below the bar, such as "Importing · 12 of 40 · attempt 2 of 5 · 8 s". */
+/** One line of facts below the bar, such as "Finding topics · attempt 2 of 5 · 8 s". */
 export function factsOf(run, now) {
-  const counts = run.total && !isFinal(run.status) ? `${run.current ?? 0} of ${run.total}` : null;
   const attempts = run.max_attempts ? `attempt ${run.attempt} of ${run.max_attempts}` : `attempt ${run.attempt}`;
-  const step = run.step && run.step !== run.message && !isFinal(run.status) ? run.step : null;
+  const isSaid = !run.step || isFinal(run.status) || run.message?.startsWith(run.step);
   const end = run.finished_at ? Date.parse(run.finished_at) : now;
   const took = run.started_at ? duration(end - Date.parse(run.started_at)) : null;
-  return [step, counts, run.attempt > 1 ? attempts : null, took].filter(Boolean).join(" · ");
+  return [isSaid ? null : run.step, run.attempt > 1 ? attempts : null, took].filter(Boolean).join(" · ");
 }
 
 export function titleOf(run) {

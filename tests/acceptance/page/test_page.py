@@ -27,14 +27,14 @@ def test_a_bar_moves_without_a_reload(visit: Callable[[], Visit], announcer: Ann
     run = here.start()
     here.shows(run, 0, "Queued")
     announcer.announce(
-        run, (("info", "12 new posts"),), status="in_progress", progress=25, step="Mastodon",
-        message="Importing Mastodon (maya)...", current=10, total=40,
+        run, (("info", "12 new posts"),), status="in_progress", progress=25, step="Mastodon of maya",
+        message="Importing Mastodon (maya)...",
     )  # fmt: skip
     here.shows(run, 25, "Running", "Importing Mastodon (maya)...")
-    expect(here.run(run)).to_contain_text("10 of 40")
+    expect(here.run(run).locator(".facts")).to_contain_text("Mastodon of maya")
     expect(here.run(run).get_by_role("log")).to_contain_text("12 new posts")
-    announcer.announce(run, status="completed")
-    here.shows(run, 100, "Completed", "Done")
+    announcer.announce(run, status="completed", message="1 of 1 accounts imported, 3 topics")
+    here.shows(run, 100, "Completed", "1 of 1 accounts imported, 3 topics")
 
 
 def test_a_reload_shows_the_same_user_and_the_same_runs(
