@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -33,8 +35,6 @@ from tests.waiting import wait_until
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.timeout(900),
-    # The Docker client does not close the socket on which no engine answered.
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
 ]
 
 CHECKOUT = Path(__file__).parents[2]
@@ -63,13 +63,23 @@ def look_around(self, user_id):
 @pytest.fixture(scope="session", autouse=True)
 def engine() -> None:
     """Skips where no image can be built or run."""
+    with warnings.catch_warnings():
+        # The Docker client leaves the socket open on which no engine answered.
+        warnings.simplefilter("ignore", ResourceWarning)
+        problem = _problem()
+        gc.collect()
+    if problem:
+        pytest.skip(f"no Docker engine, or no base image: {problem}")
+
+
+def _problem() -> str | None:
     try:
         with closing(docker.from_env()) as client:
-            client.ping()
             for image in BASE_IMAGES:
                 _pull_unless_there(client, image)
     except (DockerException, OSError) as error:
-        pytest.skip(f"no Docker engine, or no base image: {str(error).splitlines()[0][:120]}")
+        return str(error).splitlines()[0][:120]
+    return None
 
 
 def _pull_unless_there(client: Any, image: str) -> None:
