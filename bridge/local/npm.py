@@ -25,6 +25,9 @@ _NPM_SETTINGS = {
     "npm_config_audit": "false",
     "npm_config_fund": "false",
     "npm_config_update_notifier": "false",
+    # npm's own pace lets a person without a connection wait for more than a minute.
+    "npm_config_fetch_retry_mintimeout": "500",
+    "npm_config_fetch_retry_maxtimeout": "5000",
 }
 
 

