@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tasks.import_socials.words import Word, fields_of, fold, stem
+from tasks.import_socials.words import Word, fields_of, fold
 
 _MOST_WORDS = 3
 _MOST_KEYWORDS = 8
+_MOST_RANKED = 100
 _OF_TWO_WORDS, _OF_THREE_WORDS, _TAGGED, _OF_THE_FIELD, _PROPER_NAME = 1.5, 1.4, 1.3, 1.3, 1.25
 _HALF_WEAK, _NOT_A_NOUN, _QUOTATION = 0.7, 0.5, 0.3
 _FEW = 4  # posts
@@ -66,28 +67,28 @@ class Phrasebook:
     """The phrases of all posts of a person, from which groups of the posts get their names."""
 
     def __init__(self, posts: Sequence[list[list[Word]]]) -> None:
-        self._posts = [_phrases(post) for post in posts]
-        self._everywhere = Counter(key for post in self._posts for key in post)
+        found = [_phrases(post) for post in posts]
+        self._everywhere = Counter(key for post in found for key in post)
+        # A phrase of one post can name no group, and most phrases are such.
+        self._posts = [{k: uses for k, uses in post.items() if self._everywhere[k] > 1} for post in found]
 
-    def names(self, groups: Sequence[Sequence[int]]) -> list[Name | None]:
+    def names(self, groups: Iterable[Sequence[int]]) -> Iterator[Name | None]:
         """A name for each group of post numbers; none repeats another or a part of it.
 
         None stands where no phrase is shared by enough of the posts: such a group has no subject.
         """
-        names: list[Name | None] = []
         taken: list[frozenset[str]] = []
         for group in groups:
-            ranked = self._ranked(group)
+            ranked = self._ranked(group)[:_MOST_RANKED]
             free = [phrase for phrase in ranked if not any(_overlap(phrase.keys, other) for other in taken)]
             label = _label(free, len(group))
             shared = _distinct([*label, *(phrase for phrase in ranked if phrase.posts > 1)], _MOST_KEYWORDS)
             if not label or not _is_subject(label[0], shared, len(group)):
-                names.append(None)
+                yield None
                 continue
             taken += [phrase.keys for phrase in label]
             keywords = tuple(phrase.best.text for phrase in shared)
-            names.append(Name(" & ".join(phrase.best.text for phrase in label), keywords))
-        return names
+            yield Name(" & ".join(phrase.best.text for phrase in label), keywords)
 
     def leading_word(self, group: Sequence[int]) -> str | None:
         """The key of the single word that tells most about the group."""
@@ -130,7 +131,7 @@ def _main_field(phrases: Iterable[_Phrase]) -> str | None:
 def _is_subject(label: _Phrase, shared: Sequence[_Phrase], size: int) -> bool:
     """One word shared by a few posts is chance: more phrases, or most of the posts, must agree."""
     if size <= _FEW and len(label.best.keys) == 1 and not label.best.tagged:
-        return len(shared) > 2 or (len(shared) > 1 and label.posts == size)
+        return len(shared) > 2 or [phrase.posts for phrase in shared] == [size, size]
     return len(shared) > 1 or len(label.best.keys) > 1 or label.posts >= 0.6 * size
 
 
@@ -201,7 +202,8 @@ def _parts(run: list[Word]) -> Iterator[list[Word]]:
 
 
 def _key(words: list[Word]) -> str:
-    return words[0].key if len(words) == 1 else stem("".join(fold(word.text) for word in words))
+    # Stemmed at its end only, as the hashtag made of the words is.
+    return "".join(fold(word.text) for word in words[:-1]) + words[-1].key
 
 
 def _use(words: list[Word]) -> _Use:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from tasks.import_socials.words import Word, clean, content_runs
 _Floats = npt.NDArray[np.float32]
 
 _SMALLEST = 3  # posts; two posts that are alike are a coincidence
-_MOST_CLUSTERED = 5_000  # pairs are compared, so memory grows with the square: 100 MB at this size
+_MOST_CLUSTERED = 3_000  # memory grows with its square, 36 MB a matrix here; the others join the groups found
 _SHARE_OF_WORDS = 0.3  # of the likeness; the rest are the vectors
 _CUT = 0.9  # mean distance up to which groups are joined; 1 is "nothing in common"
 _JOIN, _CLEARLY = (
@@ -39,29 +40,36 @@ def find_topics(posts: Sequence[EmbeddedPost], *, most: int = 12) -> list[Topic]
     The members of a topic are ordered by score (0..1), the nearest to its heart first; the examples
     are the first three that say something. Embeddings must come from one model.
     """
-    texts = _distinct_texts(posts)
+    texts, runs = _distinct_texts(posts)
     if len(texts) < _SMALLEST:
         return []
-    runs = [content_runs(group[0].text) for group in texts]
     likeness = _Likeness.of([group[0].embedding for group in texts], runs)
     phrasebook = Phrasebook(runs)
     groups = _merge_by_field(_grown(likeness, _seed_groups(likeness)), likeness, phrasebook)
     groups = _merge_by_leading_word(groups, phrasebook)
     groups = sorted(groups, key=lambda group: (-sum(len(texts[i]) for i in group), group))
-    named = zip(phrasebook.names(groups), groups, strict=True)
-    topics = [_topic(name, group, likeness.to_group(group)[group], texts) for name, group in named if name]
-    return topics[:most]
+    named = ((name, group) for name, group in zip(phrasebook.names(groups), groups, strict=True) if name)
+    return [
+        _topic(name, group, likeness.to_group(group)[group], texts) for name, group in islice(named, most)
+    ]
 
 
-def _distinct_texts(posts: Sequence[EmbeddedPost]) -> list[list[EmbeddedPost]]:
-    """Posts by text: the same words on three networks are one text. Those that name nothing are left out."""
+def _distinct_texts(posts: Sequence[EmbeddedPost]) -> tuple[list[list[EmbeddedPost]], list[list[list[Word]]]]:
+    """Posts by text, and the words of each; the same words on three networks are one text.
+
+    Posts that name nothing are left out.
+    """
     by_text: dict[str, list[EmbeddedPost]] = {}
+    runs: dict[str, list[list[Word]]] = {}
     for post in posts:
-        words = [word for run in content_runs(post.text) for word in run]
-        if any(not word.weak for word in words):
-            by_text.setdefault(" ".join(word.key for word in words), []).append(post)
+        found = content_runs(post.text)
+        if any(not word.weak for run in found for word in run):
+            key = " ".join(word.key for run in found for word in run)
+            by_text.setdefault(key, []).append(post)
+            runs[key] = found
     # Sorted, so that the order in which posts were stored decides nothing.
-    return [sorted(by_text[key], key=lambda post: post.id) for key in sorted(by_text)]
+    keys = sorted(by_text)
+    return [sorted(by_text[key], key=lambda post: post.id) for key in keys], [runs[key] for key in keys]
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,7 @@ def fields_of(key: str) -> tuple[str, ...]:
     return _fields_by_key().get(key, ())
 
 
+@lru_cache(maxsize=50_000)
 def fold(text: str) -> str:
     """Lower case, Latin accents removed; marks of other scripts stay, for there they are letters."""
     lowered = unicodedata.normalize("NFD", text.casefold())

@@ -19,7 +19,7 @@ def names(*groups: Sequence[str], rest: Sequence[str] = ()) -> list[Name | None]
     for group in groups:
         numbers.append(list(range(start, start + len(group))))
         start += len(group)
-    return Phrasebook([content_runs(text) for text in texts]).names(numbers)
+    return list(Phrasebook([content_runs(text) for text in texts]).names(numbers))
 
 
 def label(*texts: str, rest: Sequence[str] = ()) -> str | None:
