@@ -2,7 +2,8 @@
 
 Pure: frames, joining, tokens, limits, presence, batch, bindings, filters, pgoutput, values, records.
 The socket: handshake, socket, admission, channel, fanout. HTTP: rest.
-Postgres: database, authorization, replay, catalog, subscribing, changes, replication.
+Postgres: database, authorization, replay, catalog, subscribing, changes, audience,
+visibility, replication.
 `tenant` is what they share, `server` puts them together.
 """
 

@@ -27,9 +27,9 @@ class Binding:
     filters: tuple[Filter, ...] = ()
     select: tuple[str, ...] | None = None
 
-    def covers(self, kind: str, schema: str, table: str) -> bool:
-        """Whether a change is of the wanted kind and table."""
-        return self.event in ("*", kind) and self.schema in ("*", schema) and self.table in ("*", table)
+    def covers(self, schema: str, table: str) -> bool:
+        """Whether a table is the wanted one, or one of them."""
+        return self.schema in ("*", schema) and self.table in ("*", table)
 
     def describe(self) -> str:
         """The parameters as the server's error messages list them."""

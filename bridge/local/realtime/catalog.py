@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-from psycopg import sql
+from functools import cached_property
 
 from .database import Connection
-from .tokens import Claims
 from .values import needs_postgres
 
 
@@ -34,14 +32,15 @@ class Table:
     columns: tuple[Column, ...]
     selectable: dict[str, frozenset[str]]
 
-    @property
+    @cached_property
     def key(self) -> list[Column]:
         """The primary key's columns."""
         return [column for column in self.columns if column.is_key]
 
-    def type_of(self, column: str) -> str:
-        """The name of a column's type."""
-        return next((c.type_name for c in self.columns if c.name == column), "text")
+    @cached_property
+    def types(self) -> dict[str, str]:
+        """The name of each column's type."""
+        return {column.name: column.type_name for column in self.columns}
 
     def may_select_key(self, role: str) -> bool:
         """Whether a role may select the whole primary key."""
@@ -82,42 +81,3 @@ async def load_table(connection: Connection, oid: int, roles: Iterable[str]) -> 
     granted = await (await connection.execute(_SELECTABLE, [oid, list(roles)])).fetchall()
     selectable = dict.fromkeys(roles, frozenset[str]()) | {role: frozenset(names) for role, names in granted}
     return Table(oid, schema, name, has_rls, columns, selectable)
-
-
-async def visible_keys(
-    connection: Connection, table: Table, claims: Claims, keys: list[tuple[str | None, ...]]
-) -> set[tuple[str | None, ...]]:
-    """Which rows, by primary key, the policies let a client see now. Needs a transaction of its own."""
-    await connection.execute(
-        "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true), "
-        "set_config('request.jwt.claim.sub', %s, true), set_config('request.jwt.claim.role', %s, true)",
-        [claims.role, claims.as_json, claims.sub, claims.role],
-    )
-    cursor = await connection.execute(
-        _visibility_query(table), [list(column) for column in zip(*keys, strict=True)]
-    )
-    return {keys[row[0] - 1] for row in await cursor.fetchall()}
-
-
-def _visibility_query(table: Table) -> sql.Composed:
-    names = [sql.Identifier(f"key_{index}") for index in range(len(table.key))]
-    conditions = [
-        sql.SQL("t.{} = k.{}::{}").format(
-            sql.Identifier(column.name), name, sql.SQL(_literal(column.sql_type))
-        )
-        for column, name in zip(table.key, names, strict=True)
-    ]
-    return sql.SQL(
-        "select k.position from unnest({arrays}) with ordinality as k({names}, position) "
-        "where exists (select from {table} t where {conditions})"
-    ).format(
-        arrays=sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in names),
-        names=sql.SQL(", ").join(names),
-        table=sql.Identifier(table.schema, table.name),
-        conditions=sql.SQL(" and ").join(conditions),
-    )
-
-
-def _literal(sql_type: str) -> str:
-    """A type's name from format_type, which has quoted it where needed, safe in a query with parameters."""
-    return sql_type.replace("%", "%%")

@@ -7,6 +7,7 @@ import re
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,7 +25,7 @@ class Claims:
     expires_at: int
     everything: dict[str, Any]
 
-    @property
+    @cached_property
     def as_json(self) -> str:
         """The claims as policies read them from `request.jwt.claims`."""
         return json.dumps(self.everything)
