@@ -21,6 +21,9 @@ def own_stack(supabase):
 async def test_public_channels_live_without_postgres_and_private_ones_return_with_it(own_stack, topic):
     stack, service = own_stack, own_stack.service_key
     async with Wire.open(stack.url, service) as client, httpx.AsyncClient(timeout=30) as http:
+        await client.joined(f"{topic}-rows", postgres_changes=[{"event": "*", "schema": "public"}])
+        subscribed = await client.system()
+        assert subscribed["status"] == "ok"
         ref = await client.joined(topic, broadcast={"self": True})
         stack.stop_part("postgres")
         await client.broadcast(topic, "still", {}, ref)
@@ -41,6 +44,7 @@ async def test_public_channels_live_without_postgres_and_private_ones_return_wit
             return (await client.join(f"{topic}-private", private=True))[1]["status"] == "ok"
 
         await eventually(joins, "private channels can be joined again")
+        assert await client.system() == subscribed
         config = {"private": True, "broadcast": {"replication_ready": True}}
         await client.joined(f"{topic}-private", **config)
         assert (await client.system())["message"] == "Replication connection established"

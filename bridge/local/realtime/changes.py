@@ -60,6 +60,11 @@ class Changes:
         """Forget a channel."""
         self._subscriptions.pop(channel, None)
 
+    def renew(self) -> None:
+        """Subscribe everybody again after changes may have been missed; clients are told as when joining."""
+        for channel in list(self._subscriptions):
+            channel.subscribe_to_changes()
+
     async def publish(self, connection: Connection, changes: Iterable[Change]) -> None:
         """Send changes, in their order, to those who subscribed and may see the rows.
 

@@ -99,7 +99,7 @@ class Channel:
         self._tenant.fanout.add(self)
         if self.config.presence_enabled and self.policies.presence_read:
             self.send("presence_state", self._tenant.fanout.presences(self.address))
-        self._subscribe()
+        self.subscribe_to_changes()
         if self.config.replication_ready:
             self._waiting_for_replication = asyncio.create_task(self._tell_replication_ready())
 
@@ -247,7 +247,7 @@ class Channel:
         self._token, self.claims, self.policies = token, claims, policies
         self._expiry.cancel()
         self._expiry = self._watch_expiry()
-        self._subscribe()
+        self.subscribe_to_changes()
         return None
 
     async def _policies_with(self, claims: Claims) -> Policies:
@@ -267,7 +267,7 @@ class Channel:
         await self._tenant.changes.ready()
         self.send_system("Replication connection established", "ok")
 
-    def _subscribe(self) -> None:
+    def subscribe_to_changes(self) -> None:
         """Subscribe to row changes with the claims of now; an attempt with older claims is given up."""
         if not self.config.postgres_changes:
             return

@@ -89,6 +89,7 @@ class Replication:
                 logger.exception("following the database's changes failed, retrying")
             self._changes.streaming.clear()
             connection, slot = await self._reconnect()
+            self._changes.renew()
 
     async def _reconnect(self) -> tuple[Connection, str]:
         while True:
