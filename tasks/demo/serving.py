@@ -44,4 +44,8 @@ async def _serve(
     stop = asyncio.Event()
     started.set_result((asyncio.get_running_loop(), stop, runner.addresses[0][1]))
     await stop.wait()
+    await site.stop()
+    for _ in range(5):
+        # A connection accepted in this instant becomes one that cleanup closes; else its socket leaks.
+        await asyncio.sleep(0)
     await runner.cleanup()

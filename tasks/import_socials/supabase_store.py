@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -54,11 +54,16 @@ class SupabaseStore:
         )
 
     @classmethod
-    def connect(cls, url: str, key: str, *, timeout: float = 30.0) -> SupabaseStore:
+    def connect(
+        cls, url: str, key: str, *, timeout: timedelta = timedelta(seconds=30), attempts: int = 5
+    ) -> SupabaseStore:
         """A store of the project at `url`; `key` is its secret or service_role key."""
-        options = ClientOptions(auto_refresh_token=False, persist_session=False)
-        options.postgrest_client_timeout = timeout
-        return cls(create_client(url, key, options))
+        options = ClientOptions(
+            auto_refresh_token=False,
+            persist_session=False,
+            httpx_client=httpx.Client(timeout=timeout.total_seconds()),
+        )
+        return cls(create_client(url, key, options), attempts=attempts)
 
     def __enter__(self) -> Self:
         return self
