@@ -89,6 +89,12 @@ def _pull_unless_there(client: Any, image: str) -> None:
         client.images.pull(image)
 
 
+EVERY_MODULE = """
+import importlib, pkgutil, tasks
+for module in pkgutil.walk_packages(tasks.__path__, "tasks."):
+    importlib.import_module(module.name)
+"""
+
 # pytest-celery's components, with our image in the place of its own and one Redis as broker and backend.
 
 
@@ -219,6 +225,8 @@ def test_the_image_runs_tasks_without_rights_and_ends_when_asked(
     code, answer = worker.exec_run(["celery", "-A", "tasks", "inspect", "ping", "--json"])
     assert (code, [*json.loads(answer).values()]) == (0, [{"ok": "pong"}])
     assert worker.exec_run(["python", "-m", "pip", "--version"])[0] != 0
+    code, said = worker.exec_run(["python", "-c", EVERY_MODULE])
+    assert code == 0, f"requirements/app.txt lacks a package: {said.decode().splitlines()[-1]}"
 
     stopped = docker_client.containers.get(worker.id)
     stopped.stop(timeout=30)
