@@ -91,8 +91,19 @@ def test_mastodon_pages_link_both_ways(url: str) -> None:
     number = httpx.get(f"{url}/api/v1/accounts/lookup?acct=maya").json()["id"]
     first = httpx.get(f"{url}/api/v1/accounts/{number}/statuses?limit=3")
     second = httpx.get(first.links["next"]["url"])
-    back = httpx.get(second.links["prev"]["url"])
-    assert [status["id"] for status in back.json()] == [status["id"] for status in first.json()]
+    third = httpx.get(second.links["next"]["url"])
+    back = httpx.get(third.links["prev"]["url"])
+    ids = [status["id"] for page in (first, second, third) for status in page.json()]
+    assert len(set(ids)) == 9
+    assert [status["id"] for status in back.json()] == ids[3:6]
+
+
+def test_bluesky_pages_do_not_overlap(url: str) -> None:
+    feed = f"{url}/xrpc/app.bsky.feed.getAuthorFeed?actor=maya.example&limit=4"
+    first = httpx.get(feed).json()
+    second = httpx.get(f"{feed}&cursor={first['cursor']}").json()
+    uris = [item["post"]["uri"] for page in (first, second) for item in page["feed"]]
+    assert len(set(uris)) == 8
 
 
 def test_an_unchanged_feed_is_not_sent_again(url: str) -> None:

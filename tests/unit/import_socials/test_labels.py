@@ -74,6 +74,14 @@ def test_no_label_repeats_another_or_a_part_of_it() -> None:
     assert not set(labels[0].lower().split()) & set(labels[1].lower().split())
 
 
+def test_a_word_of_another_label_is_left_to_it() -> None:
+    board_games = ["a board game", "board game night", "the board game", "my board game", "no board game"]
+    first, second = names(board_games, ["a game, cheddar", "the game; cheddar", "game, a cheddar"], rest=REST)
+    assert first
+    assert second
+    assert (first.label, second.label) == ("board game", "cheddar")
+
+
 def test_keywords_do_not_repeat_the_label() -> None:
     for posts in own_posts_by_user().values():
         for topic in topics_of(posts, LocalEmbedder()):
