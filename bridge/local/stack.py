@@ -135,7 +135,9 @@ class Stack(HasEndpoints):
             _started(redis, undo), self._database_ready(postgres, undo), find_postgrest(cache_directory())
         )
         rest = Rest(process("rest"), postgrest, postgres.url("authenticator", over_tcp=False), self._keys)
-        realtime = Realtime(postgres.url(), self._keys.jwt_secret, self._tenant, self._keys.exchange)
+        realtime = Realtime(
+            postgres.url("supabase_admin"), self._keys.jwt_secret, self._tenant, self._keys.exchange
+        )
         url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
         auth = Auth(postgres.url("supabase_auth_admin", over_tcp=False), self._keys, f"{url}/auth/v1")
         self._parts |= {"rest": rest, "realtime": realtime}

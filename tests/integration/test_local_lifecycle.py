@@ -102,6 +102,7 @@ def test_an_outage_can_be_rehearsed(stack: RunningStack, name: str) -> None:
         stack.stop_part(name)
     stack.start_part(name)
     wait_until(works, f"{name} is back")
+    assert httpx.post(f"{stack.url}/auth/v1/signup", json={}).is_success
     assert client.get("outage") == name.encode()
     client.delete("outage")
     client.close()

@@ -43,6 +43,8 @@ class Auth:
             database_url,
             connection_class=AsyncConnection,
             kwargs={"row_factory": dict_row},
+            # After an outage of Postgres the pool is full of dead connections.
+            check=AsyncConnectionPool.check_connection,
             min_size=1,
             max_size=8,
             timeout=_WAIT_SECONDS,

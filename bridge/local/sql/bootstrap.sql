@@ -22,6 +22,8 @@ grant anon, authenticated, service_role to authenticator;
 grant anon, authenticated, service_role, supabase_realtime_admin, supabase_auth_admin to postgres;
 
 alter role supabase_auth_admin set search_path = auth;
+-- Realtime's role, which polls a slot many times a second; Postgres logs ten lines each time that it does.
+alter role supabase_admin set log_min_messages = 'fatal';
 alter role anon set statement_timeout = '3s';
 alter role authenticated set statement_timeout = '8s';
 alter role authenticator set statement_timeout = '8s';
