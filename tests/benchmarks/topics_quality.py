@@ -59,9 +59,8 @@ def main() -> None:
         topics = topics_of(posts, embedder)
         took = time.perf_counter() - started
         purity, nmi, found = figures([post.theme for _, post in posts], topics)
-        print(
-            f"\n{user}: {len(posts)} posts in {took:.2f} s; purity {purity:.2f}, NMI {nmi:.2f}, found {found:.2f}"
-        )
+        print(f"\n{user}: {len(posts)} posts in {took:.2f} s")
+        print(f"  purity {purity:.2f}, NMI {nmi:.2f}, found {found:.2f}")
         for topic in topics:
             themes = Counter(posts[int(post)][1].theme for post in topic.members)
             told = ", ".join(f"{theme} {n}" for theme, n in themes.most_common())
