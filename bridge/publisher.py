@@ -79,6 +79,14 @@ class Publisher:
             "replicas": self._partitions.replicas,
         }
 
+    def outages(self) -> dict[str, bool]:
+        """Which of the services the bridge needs are away now."""
+        return {
+            "redis": bool(self._redis_outage),
+            "rows": bool(self._writer.outage),
+            "realtime": bool(self._sender.outage),
+        }
+
     async def run(self) -> None:
         """Publish until stopped.
 
@@ -99,6 +107,7 @@ class Publisher:
         try:
             await self._passes(background)
         finally:
+            self.stop()
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
@@ -221,12 +230,13 @@ class Publisher:
             )  # fmt: skip
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], every: float) -> None:
-        while True:
+        # Not `while True`: a Redis call that is cancelled may swallow the cancellation.
+        while not self._stopping.is_set():
             try:
                 await work()
             except RedisError as error:
                 log.debug("%s: %s", getattr(work, "__name__", "work"), error)
-            await asyncio.sleep(every)
+            await self._pause(every)
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -38,7 +38,7 @@ class Sender:
         self._broadcaster, self._settings, self._on_sent = broadcaster, settings, on_sent
         self._cost = 1 + settings.listeners
         self._bucket = TokenBucket(settings.messages_per_second * _SHARE_OF_PLAN)
-        self._outage = Outage("realtime", "rows go on; listeners catch up when it is back", max_delay)
+        self.outage = Outage("realtime", "rows go on; listeners catch up when it is back", max_delay)
         self._limit = settings.batch
         self._wakeup = asyncio.Event()
         self._idle = asyncio.Event()  # nothing to send, or nothing may be sent now
@@ -55,7 +55,7 @@ class Sender:
         runs = dict.fromkeys(message.run_id for message, _ in messages)
         for message, partition in messages:
             self.waiting.add(message, partition)
-        if runs and not self._outage:
+        if runs and not self.outage:
             self._idle.clear()
             self._wakeup.set()
             with suppress(TimeoutError):
@@ -95,8 +95,8 @@ class Sender:
         except (SupabaseUnavailable, KeyRefused) as error:
             if isinstance(error, RateExceeded):
                 self._bucket.empty()
-            return self._outage.failed(error)
-        self._outage.healed()
+            return self.outage.failed(error)
+        self.outage.healed()
         self._bucket.take(len(messages) * self._cost)
         self._limit = min(self._settings.batch, self._limit + 1 + self._limit // 8)
         self.messages += len(messages)
@@ -105,7 +105,7 @@ class Sender:
 
     async def _shrink(self, messages: Sequence[Message], error: BatchTooLarge) -> float:
         if len(messages) == 1:
-            return self._outage.failed(error)
+            return self.outage.failed(error)
         self._limit = max(1, len(messages) // 2)
         return 0.0
 
