@@ -6,7 +6,7 @@ ARGS ?=
 .PHONY: demo test check pins clean bench
 
 demo: .venv/installed bridge/web/dist/app.js
-	@PYTHONPATH=. $(BIN)/celery -A tasks demo $(ARGS)
+	@$(BIN)/python -m tasks.demo $(ARGS)
 
 test: .venv/installed bridge/web/dist/app.js check
 	@$(BIN)/python -m pytest $(ARGS)

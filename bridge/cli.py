@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
-from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -58,15 +59,12 @@ def local(arguments: tuple[str, ...]) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def demo(context: click.Context, arguments: tuple[str, ...]) -> None:
-    """Run the application's demo, the module `demo` beside its Celery app."""
+    """Run the application's demo, the package `demo` beside its Celery app."""
     name = f"{_app(context).main}.demo"
-    try:
-        main = import_module(name).main
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
+    if find_spec(name) is None:
         _stop(f"this application has no demo ({name})")
-    sys.exit(main(arguments))
+    # A process of its own: the demo starts what the app's settings name, before it loads the app.
+    os.execv(sys.executable, [sys.executable, "-m", name, *arguments])  # noqa: S606
 
 
 def _app(context: click.Context) -> Celery:

@@ -87,7 +87,7 @@ class Bridge:
         run = Run(identity, (request.retries or 0) + 1, self.appender, self.outbox, interval)
         run.problem = problem
         run.outer = current_run()
-        run.chained = bool(request.chain)
+        run.chained = _goes_on_as_one_task(request.chain)
         run.change(started(identity, time.time()))
         return run
 
@@ -108,6 +108,11 @@ class Bridge:
         """The identity of a run from the headers of a message that no task takes."""
         known = {"id": task_id, "root_id": headers.get("root_id"), HEADER: headers.get(HEADER)}
         return identify(name, self._undeclared, None, known, {}, None)
+
+
+def _goes_on_as_one_task(chain: Any) -> bool:
+    """Whether the next link of a chain is a plain task; a group or chord brings more than was announced."""
+    return bool(chain) and chain[-1].get("subtask_type") not in ("group", "chord")
 
 
 def _extend_task_class(app: Celery) -> None:

@@ -43,7 +43,7 @@ def publication(
         queue,
         around,
     )
-    return Publication(identity, _parts(identity, headers, embed or {}, around))
+    return Publication(identity, _parts(identity, embed or {}, around))
 
 
 def identify(
@@ -95,12 +95,9 @@ def _parent(run_id: str, around: Run | None) -> str | None:
     return around.identity.parent_id
 
 
-def _parts(
-    identity: Identity, headers: Mapping[str, Any], embed: Mapping[str, Any], around: Run | None
-) -> int:
+def _parts(identity: Identity, embed: Mapping[str, Any], around: Run | None) -> int:
     if identity.parent_id is None or around is None or around.run_id == identity.run_id:
         return 1
     if around.in_body:
         return 1 + len(embed.get("chain") or ())
-    announced = around.chained and not headers.get("group")
-    return 0 if announced else 1
+    return 0 if around.chained else 1  # a chain's first link has announced them all

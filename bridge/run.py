@@ -65,7 +65,7 @@ class Run:
         self.run_id, self.root_id = identity.run_id, identity.root_id
         self.in_body = False  # from the call of the body to its return
         self.handed_over = False  # to a replacement that goes on under the same id
-        self.chained = False  # a chain goes on after this run
+        self.chained = False  # a chain goes on after this run, with one task
         self.outer: Run | None = None
         self.problem: ArgumentError | None = None  # why the body must not start
         self._appender, self._outbox, self._interval = appender, outbox, interval

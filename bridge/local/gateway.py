@@ -16,6 +16,7 @@ from bridge.local.keys import Keys
 from bridge.local.proxy import Proxy
 
 _log = logging.getLogger(__name__)
+_GRACE_SECONDS = 1.0  # for requests under way; sockets are long-lived and never end by themselves
 _REST, _AUTH, _REALTIME = "/rest/v1", "/auth/v1", "/realtime/v1"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -40,7 +41,9 @@ class Gateway:
         self._app.router.add_route("*", _REST + "{path:(/.*)?}", self._to_rest)
         _mount(self._app, _AUTH, auth)
         _mount(self._app, _REALTIME, realtime)
-        self._runner = web.AppRunner(self._app, access_log=None, handler_cancellation=True)
+        self._runner = web.AppRunner(
+            self._app, access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE_SECONDS
+        )
 
     async def start(self, listener: socket.socket) -> None:
         """Serve on a socket that is bound already."""

@@ -61,6 +61,8 @@ class SupabaseStore:
         options = ClientOptions(
             auto_refresh_token=False,
             persist_session=False,
+            # Ours covers writes too; both together would wait for minutes.
+            postgrest_client_retry=False,
             httpx_client=httpx.Client(timeout=timeout.total_seconds()),
         )
         return cls(create_client(url, key, options), attempts=attempts)

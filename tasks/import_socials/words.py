@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
@@ -46,7 +47,15 @@ _CAMEL = re.compile(r"(?<=[a-z0-9à-ÿ])(?=[A-ZÀ-Þ][a-zà-ÿ])|_")
 _ELISION = re.compile(r"^(?:[cdjlmnst]|qu|jusqu|lorsqu|dell|nell|all|sull|dall|un)'(?=\w{2})", re.IGNORECASE)
 _CONTRACTION = re.compile(r"(?:'(?:s|t|re|ve|ll|d|m)|n't|')$", re.IGNORECASE)
 
-_STEMMER = snowballstemmer.stemmer("english")
+
+class _Stemmer(threading.local):
+    """A stemmer of each thread's own: Snowball's keeps the word it works on."""
+
+    def __init__(self) -> None:
+        self.stem = snowballstemmer.stemmer("english").stemWord
+
+
+_STEMMER = _Stemmer()
 
 
 class Word(NamedTuple):
@@ -112,7 +121,7 @@ def fold(text: str) -> str:
 @lru_cache(maxsize=50_000)
 def stem(folded: str) -> str:
     """The English stem of a Latin word; anything else as it is."""
-    return str(_STEMMER.stemWord(folded)) if folded.isascii() and folded.isalpha() else folded
+    return str(_STEMMER.stem(folded)) if folded.isascii() and folded.isalpha() else folded
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str]]:

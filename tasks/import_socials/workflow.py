@@ -13,7 +13,7 @@ from typing import Any
 
 from celery import chain, chord, group
 
-from bridge.errors import PublicError
+from bridge.errors import PublicError, SupabaseUnavailable
 from bridge.run import Run, current_run, detached_run
 from config.settings import settings
 from tasks.celery import app
@@ -27,6 +27,14 @@ from tasks.import_socials.supabase_store import SupabaseStore
 
 log = logging.getLogger(__name__)
 
+# Rows and posts live in one project: while it is away there is nothing to import into.
+_PATIENT: dict[str, Any] = {
+    "autoretry_for": (SupabaseUnavailable,),
+    "retry_backoff": 2,
+    "retry_backoff_max": 120,
+    "max_retries": 8,
+}
+
 Summary = dict[str, Any]
 """{"account", "imported", "error"?} of one account."""
 
@@ -37,6 +45,7 @@ Summary = dict[str, Any]
     concurrency=5,  # as the providers' rate limits ask for; enforced once limits are
     channel="import-socials-{user_id}",
     public_result=True,
+    **_PATIENT,
 )
 def import_socials(self: Any, user_id: str, parallel: bool = False) -> Any:
     """Import every connected account of the user, then find the topics of all posts.
@@ -59,14 +68,14 @@ def import_socials(self: Any, user_id: str, parallel: bool = False) -> Any:
         return _finish(store, user_id, summaries)
 
 
-@app.task(bind=True, name="tasks.import_socials.fetch_account")
+@app.task(bind=True, name="tasks.import_socials.fetch_account", **_PATIENT)
 def fetch_account(self: Any, user_id: str, account_id: str) -> Summary:
     """Import the posts of one account."""
     with opened_store() as store:
         return _import(store, _account(store, user_id, account_id), _Share(0, 1, parts=1))
 
 
-@app.task(bind=True, name="tasks.import_socials.classify_account")
+@app.task(bind=True, name="tasks.import_socials.classify_account", **_PATIENT)
 def classify_account(self: Any, summary: Summary, user_id: str, account_id: str) -> Summary:
     """Embed the posts of one account."""
     with opened_store() as store:
@@ -75,7 +84,7 @@ def classify_account(self: Any, summary: Summary, user_id: str, account_id: str)
         return summary
 
 
-@app.task(bind=True, name="tasks.import_socials.gather_topics", public_result=True)
+@app.task(bind=True, name="tasks.import_socials.gather_topics", public_result=True, **_PATIENT)
 def gather_topics(self: Any, summaries: list[Summary], user_id: str) -> Summary:
     """Find the topics over all accounts; goes on under the id of the import."""
     for summary in summaries:
@@ -142,6 +151,8 @@ def _import(store: Store, account: Account, share: _Share) -> Summary:
                 share.show(0, outcome.seen, outcome.total, f"{message} {outcome.seen} posts")
         store.record_import(account, None)
         return {"account": account.key, "imported": outcome.imported, "line": outcome.line}
+    except SupabaseUnavailable:
+        raise
     except Exception as error:
         return _failure(store, account, error)
 
@@ -154,6 +165,8 @@ def _classify(store: Store, account: Account, share: _Share) -> Summary:
         for done, of in embed_account(account, store, embedder()):
             share.show(1, done, of, message)
         return {}
+    except SupabaseUnavailable:
+        raise
     except Exception as error:
         return _failure(store, account, error)
 
