@@ -26,20 +26,19 @@ class Directories:
         self.runtime.chmod(0o755)  # the account Postgres steps down to passes through
         self.data = (data or DEFAULT_DATA_DIRECTORY).absolute() if self.kept else self.runtime
         self.logs = self.data / "logs"
-        self._lock: int | None = None
         try:
-            self.logs.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.data / "lock")
+            self.data.mkdir(parents=True, exist_ok=True)
+            self.lock = _locked(self.data / "lock")
         except BaseException:
-            self.release()
+            shutil.rmtree(self.runtime)
             raise
+        shutil.rmtree(self.logs, ignore_errors=True)
+        self.logs.mkdir()
 
     def release(self) -> None:
         """Remove what ends with the stack and let another use the data."""
         shutil.rmtree(self.runtime, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        os.close(self.lock)
 
 
 def _locked(path: Path) -> int:

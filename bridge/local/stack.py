@@ -117,12 +117,14 @@ class Stack(HasEndpoints):
         self._gateway.down.discard(name)
 
     async def _start(self, undo: AsyncExitStack) -> None:
-        self._crash = asyncio.get_running_loop().create_future()
+        crash = self._crash = asyncio.get_running_loop().create_future()
+        # Nobody waits for it any more: asyncio would complain of an exception that was never retrieved.
+        undo.callback(lambda: crash.cancel() or crash.exception())
         listener = _listener(self._port)
         undo.callback(listener.close)
         directories = Directories(self._data_dir, keep=self._keep)
         undo.callback(directories.release)
-        lifeline = Lifeline(remove=directories.runtime)
+        lifeline = Lifeline(remove=directories.runtime, hold=directories.lock)
         undo.push_async_callback(asyncio.to_thread, lifeline.end)
 
         def process(name: str) -> Process:
