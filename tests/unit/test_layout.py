@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,35 @@ def test_only_one_file_of_the_workflow_knows_celery() -> None:
         if name and within(name, {"celery", "tasks.celery"})
     }
     assert knowing <= {"tasks.import_socials.workflow"}
+
+
+@pytest.mark.parametrize(
+    ("pins", "left_out"),
+    [("app.txt", {"bridge.local", "bridge.web", "bridge.testing", "tasks.demo"}), ("dev.txt", set())],
+)
+def test_what_is_imported_is_pinned(pins: str, left_out: set[str]) -> None:
+    pinned = set(re.findall(r"^([a-z0-9-]+)==", (CHECKOUT / "requirements" / pins).read_text(), re.MULTILINE))
+    distributions = packages_distributions()
+    wrong = {
+        f"{module} imports {name}"
+        for part in ("bridge", "config", "tasks")
+        for module, path in modules(part)
+        if not within(module, left_out)
+        for name in third_party(path)
+        if not pinned & {re.sub("[-_.]+", "-", each).lower() for each in distributions.get(name, [name])}
+    }
+    assert not wrong, "enter the packages in pyproject.toml and run `make pins`"
+
+
+def third_party(path: Path) -> set[str]:
+    """The top-level packages that a module imports, ours and the standard library's left out."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.split(".")[0])
+    return found - OURS - sys.stdlib_module_names
 
 
 def test_no_file_is_a_drawer_for_everything() -> None:
