@@ -27,22 +27,22 @@ for signal in INT QUIT KILL; do
   for g in $groups; do kill -s "$signal" -- "-$g" 2>/dev/null; done
   n=0; while alive && [ $n -lt 20 ]; do sleep 0.1; n=$((n+1)); done
 done
-rm -rf -- "$1"
+[ -z "$1" ] || rm -rf -- "$1"
 """
 
 
 class Lifeline:
     """One waiting shell; tell it of every process group that must not outlive this process."""
 
-    def __init__(self, remove: Path, hold: int) -> None:
+    def __init__(self, remove: Path | None = None, hold: int | None = None) -> None:
         """`remove` is deleted after the last part is gone; till then the lock `hold` stays locked too."""
         self._shell = subprocess.Popen(
-            ["/bin/sh", "-c", _SCRIPT, "taskcast-lifeline", str(remove)],
+            ["/bin/sh", "-c", _SCRIPT, "taskcast-lifeline", str(remove or "")],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            pass_fds=(hold,),
+            pass_fds=() if hold is None else (hold,),
         )
 
     def add(self, group: int) -> None:
