@@ -109,7 +109,13 @@ class Replication:
             if messages:
                 await self._dispatch(connection, Decoder().decode(messages))
             else:
-                await asyncio.sleep(self._interval if len(self._fanout) else self._interval * IDLE_FACTOR)
+                await self._pause()
+
+    async def _pause(self) -> None:
+        for _ in range(IDLE_FACTOR):
+            await asyncio.sleep(self._interval)
+            if len(self._fanout):
+                return
 
     async def _dispatch(self, connection: Connection, changes: Iterable[Change]) -> None:
         of_tables = []
