@@ -31,8 +31,8 @@ T = TypeVar("T")
 BATCH = 200
 """Rows of one request: well below the 1,000 that PostgREST gives at most by default."""
 
-_TRANSIENT = ("PGRST00", "40001", "40P01", "57", "53", "08", "429", "50", "52")
-_KEY = ("PGRST301", "PGRST302", "PGRST303", "401", "42501")
+_TRANSIENT = ("PGRST00", "40001", "40P01", "57", "53", "08", "500")
+_KEY = ("42501",)
 _SCHEMA = ("PGRST200", "PGRST202", "PGRST204", "PGRST205", "42P01", "42883", "42703")
 _GONE = "P0002"
 
@@ -63,7 +63,9 @@ class SupabaseStore:
             persist_session=False,
             # Ours covers writes too; both together would wait for minutes.
             postgrest_client_retry=False,
-            httpx_client=httpx.Client(timeout=timeout.total_seconds()),
+            httpx_client=httpx.Client(
+                timeout=timeout.total_seconds(), event_hooks={"response": [_look_at_status]}
+            ),
         )
         return cls(create_client(url, key, options), attempts=attempts)
 
@@ -162,6 +164,18 @@ class SupabaseStore:
             if (told := _told(error)) is not None:
                 raise told from error
             raise
+
+
+class _Trouble(httpx.TransportError):
+    """An answer that says no more than that there is none now."""
+
+
+def _look_at_status(response: httpx.Response) -> None:
+    """Judges what the gateway answers: its bodies carry no code, and the client drops the status."""
+    if response.status_code == 429 or response.status_code > 500:
+        raise _Trouble(f"status {response.status_code}")
+    if response.status_code == 401:
+        raise KeyRefused("Supabase refused the key (401); give the secret key (sb_secret_...)")
 
 
 def _told(error: APIError) -> Exception | None:

@@ -72,6 +72,6 @@ def fake_provider() -> Iterator[FakeProvider]:
     """A fake provider while the block runs."""
     provider = FakeProvider()
     application = web.Application()
-    application.router.add_get("/{tail:.*}", provider._answer)
+    application.router.add_route("*", "/{tail:.*}", provider._answer)
     with served(application) as provider.origin:
         yield provider

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -134,7 +135,8 @@ def test_a_changed_feed_brings_new_and_edited_entries(provider: FakeProvider, im
         RSS.replace("utf-8", "utf-16").encode("utf-16"),
         b"\xef\xbb\xbf" + RSS.encode(),
         gzip.compress(RSS.encode()),
-        RSS.replace("<rss", "<rss:rss").replace("</rss", "</rss:rss").encode(),
+        re.sub(r"(</?)(?=item|title|guid|link|pubDate)", r"\1rss:", RSS).replace("2.0", "2.0 ").encode()
+        + b"<bad & end",
         RSS.encode().replace(b"Older", b"Ol\xffder"),
         RSS.encode()[: RSS.index("</channel>")],
     ],
