@@ -38,14 +38,12 @@ class RunningStack(HasEndpoints):
         migrations: Sequence[Path],
     ) -> Iterator[RunningStack]:
         """Start `python -m bridge.local`, wait for its ready line, and end it at the block's end."""
-        command = [sys.executable, "-m", "bridge.local", "--json", "--end-with-stdin"]
-        command += ["--data-dir", str(data_dir)] if data_dir else []
-        command += ["--port", str(port)] if port else []
-        command += ["--keep"] if keep else []
-        command += ["--tenant", json.dumps(_plain(tenant))]
-        command += [argument for path in migrations for argument in ("--migrations", str(path))]
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            _command(data_dir, port, keep, tenant, migrations),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -97,6 +95,18 @@ class _Drain:
         for line in stream:
             self.lines.append(line.rstrip("\n"))
             sys.stderr.write(line)
+
+
+def _command(
+    data_dir: Path | None, port: int | None, keep: bool, tenant: TenantLimits, migrations: Sequence[Path]
+) -> list[str]:
+    command = [sys.executable, "-m", "bridge.local", "--json", "--end-with-stdin"]
+    command += ["--data-dir", str(data_dir)] if data_dir else []
+    command += ["--port", str(port)] if port else []
+    command += ["--keep"] if keep else []
+    command += ["--tenant", json.dumps(_plain(tenant))]
+    command += [argument for path in migrations for argument in ("--migrations", str(path))]
+    return command
 
 
 def _ready(stdout: IO[str], told: _Drain) -> Endpoints:

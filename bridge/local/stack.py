@@ -126,6 +126,7 @@ class Stack(HasEndpoints):
         undo.callback(directories.release)
         lifeline = Lifeline(remove=directories.runtime, hold=directories.lock)
         undo.push_async_callback(asyncio.to_thread, lifeline.end)
+        control = Control(directories.runtime / "control.sock", self.stop_part, self.start_part)
 
         def process(name: str) -> Process:
             return Process(name, directories.logs / f"{name}.log", lifeline, self._crashed)
@@ -133,40 +134,49 @@ class Stack(HasEndpoints):
         redis = Redis(process("redis"), directories.data / "redis", keep=directories.kept)
         postgres = Postgres(process("postgres"), directories.data / "postgres", keep=directories.kept)
         self._parts = {"redis": redis, "postgres": postgres}
+        url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+        self.endpoints = self._told(url, postgres.url(), redis.url, control.path, directories.logs)
         _, _, postgrest = await _together(
             _started(redis, undo), self._database_ready(postgres, undo), find_postgrest(cache_directory())
         )
-        rest = Rest(process("rest"), postgrest, postgres.url("authenticator", over_tcp=False), self._keys)
-        realtime = Realtime(
-            postgres.url("supabase_admin"), self._keys.jwt_secret, self._tenant, self._keys.exchange
-        )
-        url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
-        auth = Auth(postgres.url("supabase_auth_admin", over_tcp=False), self._keys, f"{url}/auth/v1")
-        self._parts |= {"rest": rest, "realtime": realtime}
-        await _together(*(_started(part, undo) for part in (rest, realtime, auth)))
-        self._gateway = Gateway(self._keys, URL(f"http://{LOOPBACK}:{rest.port}"), auth, realtime)
+        self._gateway = await self._services(postgres, process("rest"), postgrest, undo)
         await self._gateway.start(listener)
         undo.push_async_callback(self._gateway.stop)
-        control = Control(directories.runtime / "control.sock", self.stop_part, self.start_part)
         await control.start()
         undo.push_async_callback(control.stop)
-        self.endpoints = Endpoints(
+
+    async def _database_ready(self, postgres: Postgres, undo: AsyncExitStack) -> None:
+        await _started(postgres, undo)
+        await database.prepare(postgres.url(over_tcp=False), self._migrations)
+
+    async def _services(
+        self, postgres: Postgres, process: Process, postgrest: Path, undo: AsyncExitStack
+    ) -> Gateway:
+        """Start what stands between the gateway and the database."""
+        keys = self._keys
+        rest = Rest(process, postgrest, postgres.url("authenticator", over_tcp=False), keys)
+        realtime = Realtime(postgres.url("supabase_admin"), keys.jwt_secret, self._tenant, keys.exchange)
+        auth = Auth(
+            postgres.url("supabase_auth_admin", over_tcp=False), keys, f"{self.endpoints.url}/auth/v1"
+        )
+        self._parts |= {"rest": rest, "realtime": realtime}
+        await _together(*(_started(part, undo) for part in (rest, realtime, auth)))
+        return Gateway(keys, URL(f"http://{LOOPBACK}:{rest.port}"), auth, realtime)
+
+    def _told(self, url: str, database_url: str, redis_url: str, control: Path, logs: Path) -> Endpoints:
+        return Endpoints(
             url=url,
-            database_url=postgres.url(),
-            redis_url=redis.url,
+            database_url=database_url,
+            redis_url=redis_url,
             anon_key=self._keys.anon,
             service_key=self._keys.service,
             publishable_key=self._keys.publishable,
             secret_key=self._keys.secret,
             jwt_secret=self._keys.jwt_secret,
-            control=str(control.path),
-            logs=str(directories.logs),
+            control=str(control),
+            logs=str(logs),
             pid=os.getpid(),
         )
-
-    async def _database_ready(self, postgres: Postgres, undo: AsyncExitStack) -> None:
-        await _started(postgres, undo)
-        await database.prepare(postgres.url(over_tcp=False), self._migrations)
 
     def _part(self, name: str) -> Part:
         if name not in self._parts:
