@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from datetime import timedelta
 
 import httpx
@@ -106,24 +107,25 @@ async def test_a_batch_larger_than_what_is_left_must_be_split(tenant, send):
 
 @pytest.mark.parametrize("vsn", [V1, V2])
 async def test_over_the_rate_senders_are_refused_and_receivers_thrown_off(supabase, tenant, send, topic, vsn):
-    async with (
-        tenant(TenantLimits(events_per_second=10)) as server,
-        server.open(supabase.anon_key, vsn) as client,
-    ):
-        ref = await client.joined(topic)
-        for _ in range(3):
-            assert (await send(server, count=10, topic=topic)).status_code == 202
-        exceeded = {"message": "You have exceeded your rate limit"}
+    exceeded = {"message": "You have exceeded your rate limit"}
+    async with tenant(TenantLimits(events_per_second=10)) as server, AsyncExitStack() as sockets:
+        clients = [await sockets.enter_async_context(server.open(supabase.anon_key, vsn)) for _ in range(20)]
+        for client in clients:
+            await client.joined(topic)
+        # One request, so that no second ends half way: 10 sent and 200 delivered are enough for 20 seconds.
+        assert (await send(server, count=10, topic=topic)).status_code == 202
 
         async def refusals():
-            answers = [await send(server, topic=topic), await send(server, topic=topic, single=True)]
-            return [a.json() for a in answers if a.status_code == 429] == [exceeded, exceeded]
+            answers = [await send(server, topic=topic, single=single) for single in (False, True)]
+            return [answer.json() for answer in answers if answer.status_code == 429]
 
-        await eventually(refusals, "the rate is exceeded")
-        await client.broadcast(topic, "one more", {}, ref)
-        async with server.open(supabase.anon_key) as receiver:
-            other = await receiver.joined(topic, broadcast={"self": True})
-            await receiver.broadcast(topic, "one more", {}, other)
+        async def all_refused():
+            return await refusals() == [exceeded, exceeded]
+
+        await eventually(all_refused, "the rate is exceeded")
+        await clients[0].broadcast(topic, "one too many", {})
+        await clients[0].heard_nothing_of("system")
+        for receiver in clients[1:]:
             system = await receiver.system()
             assert (system["message"], system["status"]) == ("Too many messages per second", "error")
             await receiver.event("phx_close")

@@ -185,7 +185,8 @@ class Channel:
                 return False
             known = answer[extension]
             setattr(self.policies, field, known)
-        return known
+        # The token may have expired while Postgres was asked.
+        return known and not self.is_closed
 
     async def _presence(self, message: Message) -> None:
         payload = message.payload
@@ -238,6 +239,8 @@ class Channel:
             return self.shut_down(refusal.channel)
         except DatabaseUnavailable:
             return self.shut_down(NO_DATABASE)
+        if self.is_closed:
+            return None
         if not policies.may_join:
             return self.shut_down(no_permission(self.name))
         if _is_revoked(before, policies):

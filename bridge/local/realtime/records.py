@@ -45,27 +45,25 @@ def build_data(
         if column.name in table.selectable[role]
         and (select is None or column.name in select or column.is_key)
     ]
+    keys = [column for column in columns if column.is_key]
     is_too_large = _size(change.new) + _size(change.old) > LARGEST_RECORD
-
-    def as_record(values: Values, of: list[Column]) -> dict[str, Any]:
-        return {
-            column.name: to_json(values[column.name], column)
-            for column in of
-            if column.name in values and not (is_too_large and len(values[column.name] or "") > SMALL_VALUE)
-        }
-
     data: dict[str, Any] = {
         **_head(change),
         "columns": [{"name": column.name, "type": column.type_name} for column in columns],
         "errors": [TOO_LARGE] if is_too_large else None,
     }
-    keys = [column for column in columns if column.is_key]
+
+    def add(name: str, values: Values, of: list[Column]) -> None:
+        kept = [c for c in of if c.name in values and not (is_too_large and _is_big(values[c.name]))]
+        data[name] = {column.name: to_json(values[column.name], column) for column in kept}
+
     if change.kind != "DELETE":
-        data["record"] = as_record(current_row(change), columns)
+        add("record", current_row(change), columns)
     if change.kind == "UPDATE":
-        data["old_record"] = as_record(change.old or change.new, columns if _is_whole(change) else keys)
+        add("old_record", change.old or change.new, columns if _is_whole(change) else keys)
     if change.kind == "DELETE":
-        data["old_record"] = as_record(change.old, keys if table.has_rls else columns)
+        # Nobody can ask the policies about a row that is gone.
+        add("old_record", change.old, keys if table.has_rls else columns)
     return data
 
 
@@ -94,6 +92,10 @@ def _head(change: Change) -> dict[str, Any]:
         "type": change.kind,
         "commit_timestamp": moment,
     }
+
+
+def _is_big(value: str | None) -> bool:
+    return value is not None and len(value) > SMALL_VALUE
 
 
 def _size(values: Values) -> int:

@@ -28,6 +28,10 @@ class Realtime:
     The database needs `bridge/local/sql/realtime.sql`, and the URL must name a role that may replicate and
     become the roles of the tokens. `exchange_key` turns an API key (`sb_...`) into a JWT.
 
+    Simpler than the real server, on purpose: tokens are signed with the secret (no JWKS), realtime.messages
+    is one table without daily partitions and loses its old rows at the start, filters compare text by code
+    point, presence differences go out one by one, and there is one node.
+
     >>> realtime = Realtime(database_url, jwt_secret)
     >>> await realtime.start()
     >>> app.router.add_routes(realtime.routes())

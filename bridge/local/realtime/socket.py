@@ -77,7 +77,7 @@ class Socket:
             await self._read()
         finally:
             writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ClientConnectionError):
+            with contextlib.suppress(asyncio.CancelledError, ClientConnectionError, ConnectionError):
                 await writer
             self._tenant.usage.users.discard(self)
             for channel in self.channels():
