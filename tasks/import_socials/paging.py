@@ -7,6 +7,7 @@ first, and then fetches what was posted since.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ from tasks.import_socials.models import CursorState, Page, Post
 
 _MAX_IDLE_PAGES = 10
 """Pages in a row that bring no unknown item; a server that goes on beyond is broken or plays with us."""
+
+MAX_PAGES = 1_000
+"""Pages of one walk; a larger account is imported in several runs, a server that invents posts stops here."""
 
 
 class Entry(NamedTuple):
@@ -105,7 +109,9 @@ def newest_first(fetch: Fetch, state: CursorState) -> Iterator[Page]:
     if interrupted:
         for page in _walk(fetch, cursor, interrupted):
             cursor = Cursor.read(page.cursor)
-            yield replace(page, is_last=False)
+            yield replace(page, is_last=page.is_last and cursor.next is not None)
+        if cursor.next is not None:
+            return
     yield from _walk(fetch, cursor, fetch(None, cursor))
 
 
@@ -125,7 +131,7 @@ def _walk(fetch: Fetch, cursor: Cursor, listing: Listing) -> Iterator[Page]:
     seen: set[str] = set()
     visited: set[str] = set()
     idle = 0
-    while True:
+    for number in itertools.count(1):
         before, posts, skipped = len(seen), [], 0
         for entry in listing.entries:
             if not cursor.is_new(entry):
@@ -140,8 +146,9 @@ def _walk(fetch: Fetch, cursor: Cursor, listing: Listing) -> Iterator[Page]:
         idle = 0 if len(seen) > before else idle + 1
         following = None if idle >= _MAX_IDLE_PAGES or _is_end(listing, cursor, visited) else listing.next
         cursor = cursor.finished() if following is None else replace(cursor, next=following)
-        yield Page(posts, cursor.write(), following is None, skipped, listing.total)
-        if following is None:
+        is_last = following is None or number >= MAX_PAGES
+        yield Page(posts, cursor.write(), is_last, skipped, listing.total)
+        if following is None or is_last:
             return
         listing = fetch(following, cursor)
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.import_socials import paging
 from tasks.import_socials.errors import RequestRefused, TokenRefused
 from tasks.import_socials.models import Account, Post, Provider
 from tasks.import_socials.paging import Cursor, Entry, Listing, newest_first
@@ -89,6 +90,19 @@ def test_an_interrupted_import_goes_on_below_and_then_takes_what_came_since() ->
     assert second == ["p3", "p2", "p1", "p0", "p10"]
     assert source.asked[0] == "4/p4"
     assert cursor == {"mark": "000010", "known": ["p10"]}
+
+
+def test_an_endless_account_is_imported_in_bounded_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "MAX_PAGES", 2)
+    source = Source([(at, f"p{at}") for at in range(20)])
+    cursor, got = dict[str, Any](), list[str]()
+    for _ in range(5):
+        source.asked.clear()
+        new, cursor = run(source, cursor)
+        got += new
+        assert len(source.asked) <= 4
+    assert got == [f"p{at}" for at in range(19, -1, -1)]
+    assert list(newest_first(source.fetch, {}))[-1].is_last
 
 
 def test_a_place_that_the_provider_forgot_means_starting_from_the_top() -> None:
