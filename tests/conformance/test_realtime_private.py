@@ -97,17 +97,19 @@ async def test_http_drops_what_the_sender_may_not_send_and_says_202(supabase, wi
 
 
 @VERSIONS
-async def test_a_good_refresh_is_silent_and_prolongs_the_channel(supabase, wire, user, own, vsn):
+async def test_a_good_refresh_is_silent_and_prolongs_the_channel(supabase, wire, user, own, topic, vsn):
+    short = supabase.token(sub=user, expires_in=4)
     async with wire(vsn) as client:
-        ref = await client.joined(
-            own, supabase.token(sub=user, expires_in=3), private=True, broadcast={"self": True}
-        )
+        ref = await client.joined(own, short, private=True, broadcast={"self": True})
+        await client.joined(topic, short)
         for token in (supabase.token(sub=user), None, "sb_publishable_x"):
             await client.send(f"realtime:{own}", "access_token", {"access_token": token}, ref)
+        await client.heard_nothing_of("phx_reply")
+        expired = await client.event("system")
+        assert expired.topic == f"realtime:{topic}"
         await client.broadcast(own, "e", {}, ref)
         await client.event("broadcast")
         await client.heard_nothing_of("system")
-        await client.heard_nothing_of("phx_reply")
 
 
 @VERSIONS
@@ -135,7 +137,7 @@ async def test_a_bad_refresh_closes_the_channel_and_leaves_the_socket(supabase, 
 @pytest.mark.parametrize("private", [True, False])
 async def test_a_token_that_expires_closes_the_channel(supabase, wire, user, own, private):
     async with wire() as client:
-        await client.joined(own, supabase.token(sub=user, expires_in=2), private=private)
+        await client.joined(own, supabase.token(sub=user, expires_in=4), private=private)
         assert (await client.system())["message"] == "Token has expired 0 seconds ago"
         await client.event("phx_close")
 
