@@ -235,7 +235,7 @@ class Publisher:
             try:
                 await work()
             except RedisError as error:
-                log.debug("%s: %s", getattr(work, "__name__", "work"), error)
+                self._redis_outage.failed(error)
             await self._pause(every)
 
     async def _pause(self, seconds: float) -> None:

@@ -73,14 +73,13 @@ class OutboxReader:
         self._positions: dict[int, str] = {}
 
     async def read(self, partitions: Collection[int]) -> Batch:
-        """Entries of these partitions, oldest first; waits about a second for the first one."""
+        """Up to `count` entries of each partition, oldest first; waits about a second for the first one."""
         await self._follow(partitions)
         batch = Batch()
         keys = {stream_key(self._prefix, partition).encode(): partition for partition in sorted(partitions)}
-        per_stream = max(1, self._count // len(keys))
         try:
             answer = await self._redis.execute_command(
-                "XREADGROUP", "GROUP", _GROUP, _CONSUMER, "COUNT", per_stream, "BLOCK", self._block,
+                "XREADGROUP", "GROUP", _GROUP, _CONSUMER, "COUNT", self._count, "BLOCK", self._block,
                 "STREAMS", *keys, *(self._positions[partition] for partition in keys.values()),
             )  # fmt: skip
         except ResponseError as error:

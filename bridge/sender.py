@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _SHARE_OF_PLAN = 0.9  # the plan's counter and ours do not start their seconds together
 _ROOM = 5_000
+_LEAST_PAUSE = 0.05  # over the budget, requests of many messages instead of many requests
 
 
 class Sender:
@@ -76,11 +77,16 @@ class Sender:
                 self._idle.set()
                 self._wakeup.clear()
                 await self._wakeup.wait()
-            delay = self._bucket.delay(self._cost) or await self._send_some()
+            delay = self._too_early() or await self._send_some()
             if delay:
                 self._idle.set()
                 self.waiting.evict(_ROOM)
                 await asyncio.sleep(delay)
+
+    def _too_early(self) -> float:
+        """Seconds to wait for the budget, 0 when what waits can be afforded or makes a full request."""
+        enough = min(len(self.waiting) * self._cost, self._bucket.rate * _LEAST_PAUSE)
+        return self._bucket.delay(max(enough, self._cost))
 
     async def _send_some(self) -> float:
         affordable = max(1, int(self._bucket.available() / self._cost))
