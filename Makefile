@@ -5,7 +5,7 @@ ARGS ?=
 
 .PHONY: demo test check pins clean bench
 
-demo: .venv/installed bridge/web/dist/app.js
+demo: bridge/web/dist/app.js .venv/installed
 	@$(BIN)/python -m tasks.demo $(ARGS)
 
 test: .venv/installed bridge/web/dist/app.js check
@@ -24,7 +24,7 @@ check: .venv/installed
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-bridge/web/dist/app.js: .venv/installed bridge/web/package-lock.json $(wildcard bridge/web/src/*)
+bridge/web/dist/app.js: bridge/web/package-lock.json $(wildcard bridge/web/src/*) | .venv/installed
 	@$(BIN)/python -m bridge.web.build
 
 bench: .venv/installed

@@ -1,17 +1,23 @@
 """Mirror every state and progress change of Celery runs into Supabase rows and Realtime channels."""
 
-from bridge.errors import (
-    ArgumentError,
-    DeclarationError,
-    PayloadTooLarge,
-    PublicError,
-    SettingsError,
-    TaskcastError,
-)
-from bridge.extension import Bridge
-from bridge.limits import Limit, Rate
-from bridge.run import Run, current_run
-from bridge.settings import BridgeSettings
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bridge.errors import (
+        ArgumentError,
+        DeclarationError,
+        PayloadTooLarge,
+        PublicError,
+        SettingsError,
+        TaskcastError,
+    )
+    from bridge.extension import Bridge
+    from bridge.limits import Limit, Rate
+    from bridge.run import Run, current_run
+    from bridge.settings import BridgeSettings
 
 __all__ = [
     "ArgumentError",
@@ -27,3 +33,19 @@ __all__ = [
     "TaskcastError",
     "current_run",
 ]
+
+_HOMES = {
+    "Bridge": "extension",
+    "BridgeSettings": "settings",
+    "Limit": "limits",
+    "Rate": "limits",
+    "Run": "run",
+    "current_run": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: the embedded stack and the tests of pure modules need no Celery.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"bridge.{_HOMES.get(name, 'errors')}"), name)

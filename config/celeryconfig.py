@@ -12,7 +12,7 @@ result_expires = 3600
 
 imports = ("tasks.import_socials.workflow",)
 task_default_queue = "default"
-task_queues = tuple(Queue(name) for name in ("default", "io", "ai"))  # type: ignore[no-untyped-call]
+task_queues = tuple(Queue(name, routing_key=name) for name in ("default", "io", "ai"))  # type: ignore[no-untyped-call]
 task_routes = {
     "tasks.import_socials.import_socials": {"queue": "io"},
     "tasks.import_socials.fetch_account": {"queue": "io"},

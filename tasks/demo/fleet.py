@@ -34,7 +34,8 @@ class Member:
 def members(flower_port: int) -> list[Member]:
     """What the demo starts beside the embedded stack."""
     celery = [sys.executable, "-m", "celery", "-A", "tasks"]
-    include = ["--include", "tasks.demo.probe"]
+    # The topics' libraries are loaded once, before the pool forks.
+    include = ["--include", "tasks.demo.probe,tasks.import_socials.topics"]
     io = [*celery, "worker", "-n", "io@%h", "-Q", "default,io", "-P", "threads", "-c", "8", "-l", "INFO"]
     ai = [*celery, "worker", "-n", "ai@%h", "-Q", "ai", "-P", "prefork", "-c", "2", "-l", "INFO"]
     flower = [*celery, "flower", "--conf=config/flower.py", f"--port={flower_port}"]

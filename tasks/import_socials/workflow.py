@@ -35,6 +35,8 @@ _PATIENT: dict[str, Any] = {
     "max_retries": 8,
 }
 
+_NAMED = 3  # failed accounts that the last message names; the log names all
+
 Summary = dict[str, Any]
 """{"account", "imported", "error"?} of one account."""
 
@@ -148,7 +150,8 @@ def _import(store: Store, account: Account, share: _Share) -> Summary:
         policy = FetchPolicy(allow_private=settings().providers_allow_private_hosts)
         with Fetcher(policy) as fetcher:
             for outcome in import_pages(account, store, fetcher):
-                share.show(0, outcome.seen, outcome.total, f"{message} {outcome.seen} posts")
+                seen = f" {outcome.seen} posts" if outcome.seen else ""
+                share.show(0, outcome.seen, outcome.total, message + seen)
         store.record_import(account, None)
         return {"account": account.key, "imported": outcome.imported, "line": outcome.line}
     except SupabaseUnavailable:
@@ -191,6 +194,7 @@ def _tell(summary: Summary) -> None:
 def _finish(store: Store, user_id: str, summaries: list[Summary]) -> Summary:
     run = _run()
     run.step("Finding topics over all accounts")
+    run.progress(message="Finding topics over all accounts...")
     topics = refresh_topics(user_id, store, embedder().model)
     labels = [topic.label for topic in topics]
     run.log(f"topics: {', '.join(labels)}" if labels else "no topics yet")
@@ -205,7 +209,10 @@ def _finish(store: Store, user_id: str, summaries: list[Summary]) -> Summary:
 
 def _last_word(accounts: int, failed: list[str], topics: int) -> str:
     text = f"{accounts - len(failed)} of {accounts} accounts imported, {topics} topics"
-    return f"{text}; not imported: {', '.join(failed)}" if failed else text
+    if not failed:
+        return text
+    more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+    return f"{text}; not imported: {', '.join(failed[:_NAMED])}{more}"
 
 
 def _account(store: Store, user_id: str, account_id: str) -> Account:

@@ -46,6 +46,25 @@ def help_along(item: int) -> None:
     run.log(f"half way, at {item}", part=item)
 
 
+@app.task(bind=True, channel=CHANNEL, concurrency=5)
+def import_verbatim(self: Any, user_id: str, pause: float = 0.4) -> None:
+    """The workflow of the seed article, step by step."""
+    for name in ("mastodon", "bluesky"):
+        self.progress(message=f"Importing {name}...")
+        time.sleep(pause)
+        self.progress(message=f"Extracting topics for {name}...")
+        time.sleep(pause)
+
+
+@app.task(bind=True, channel=CHANNEL)
+def process_file(self: Any, user_id: str, input_file: str) -> None:
+    """A job of the live-status article: progress in its row, then a link to the result."""
+    for percent in (10, 40, 70):
+        self.progress(percent, 100)
+        time.sleep(0.35)
+    self.result_url("https://files.example/result.mp4")
+
+
 @app.task(bind=True, channel=CHANNEL)
 def broken(self: Any, user_id: str) -> None:
     self.progress(1, 4, "Importing")
