@@ -108,9 +108,7 @@ class Publisher:
             await self._passes(background)
         finally:
             self.stop()
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            await _end(background)
             with suppress(RedisError):
                 await self._partitions.release()
 
@@ -258,6 +256,15 @@ class Publisher:
                     await task
         if task.done() and not task.cancelled():
             task.result()
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel until all have ended: a Redis call may swallow a cancellation."""
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=1)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def run(settings: BridgeSettings) -> None:
