@@ -52,8 +52,8 @@ class Run:
 
     # fmt: off
     __slots__ = (
-        "_appender", "_checkpoint", "_counts", "_interval", "_lock", "_marked", "_message", "_outbox",
-        "_pending", "_taken_at", "_told_counts", "_told_message", "_urgent", "attempt", "chained",
+        "_appender", "_checkpoint", "_counts", "_due_at", "_interval", "_lock", "_marked", "_message",
+        "_outbox", "_pending", "_told_counts", "_told_message", "_urgent", "attempt", "chained",
         "handed_over", "identity", "in_body", "outer", "problem", "root_id", "run_id",
     )
     # fmt: on
@@ -76,7 +76,7 @@ class Run:
         self._told_counts: tuple[int, int | None] | None = None
         self._told_message: str | None = None
         self._marked = self._urgent = False
-        self._taken_at = -math.inf
+        self._due_at = -math.inf
         self._checkpoint: Any = _UNSET
 
     # What a task says
@@ -197,14 +197,15 @@ class Run:
     # What the appender asks
 
     def due(self, now: float) -> float:
-        return -1.0 if self._urgent else self._taken_at + self._interval - now
+        return -1.0 if self._urgent else self._due_at - now
 
     def take(self, now: float) -> list[Patch]:
         with self._lock:
             self._marked = self._urgent = False
             self._add_progress()
             patches, self._pending = fold(self._pending), []
-            self._taken_at = now
+            # Paced from when it was due, not from when it was taken: a late flush does not delay the next.
+            self._due_at = max(self._due_at, now - self._interval) + self._interval
             return patches
 
     def _change(self, fields: dict[str, Any], logs: list[LogLine] | None = None) -> None:
