@@ -7,6 +7,7 @@ from typing import Protocol
 
 from tasks.import_socials.embeddings import Embedder
 from tasks.import_socials.models import Account, Topic
+from tasks.import_socials.stable_topics import keep_stable
 from tasks.import_socials.store import PostStore, TopicStore
 
 _BATCH = 100
@@ -31,9 +32,10 @@ def embed_account(account: Account, store: PostStore, embedder: Embedder) -> Ite
 
 
 def refresh_topics(user_id: str, store: ClassifyStore, model: str) -> Sequence[Topic]:
-    """Find the user's topics over all accounts anew and store them in place of the old ones."""
+    """Find the user's topics over all accounts anew; one that goes on from a former one keeps its name."""
     from tasks.import_socials.topics import find_topics  # loads scikit-learn, which costs a second
 
-    topics = find_topics(store.embedded_posts(user_id, model))
+    found = find_topics(store.embedded_posts(user_id, model))
+    topics = keep_stable(store.members_by_label(user_id), found)
     store.replace_topics(user_id, topics)
     return topics

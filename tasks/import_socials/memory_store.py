@@ -69,6 +69,9 @@ class MemoryStore:
             if owner.user_id == user_id and self.embeddings.get(key, ("",))[0] == model
         ]
 
+    def members_by_label(self, user_id: str) -> dict[str, set[str]]:
+        return {topic.label: set(topic.members) for topic in self.topics.get(user_id, [])}
+
     def replace_topics(self, user_id: str, topics: Sequence[Topic]) -> None:
         check_labels(topics)
         self.topics[user_id] = list(topics)

@@ -47,6 +47,9 @@ class PostStore(Protocol):
 class TopicStore(Protocol):
     """The topics of users."""
 
+    def members_by_label(self, user_id: str) -> dict[str, set[str]]:
+        """The ids of the posts in each of the user's present topics; at most a thousand of a topic."""
+
     def replace_topics(self, user_id: str, topics: Sequence[Topic]) -> None:
         """Puts these topics in the place of all the user's; labels must differ from each other."""
 

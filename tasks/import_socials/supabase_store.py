@@ -136,6 +136,11 @@ class SupabaseStore:
             for row in self._all("id,account_id,content,embedding", filters)
         ]
 
+    def members_by_label(self, user_id: str) -> dict[str, set[str]]:
+        query = self._client.table("topics").select("label,post_topics(post_id)").eq("user_id", user_id)
+        rows = self._run(query.execute)
+        return {row["label"]: {member["post_id"] for member in row["post_topics"]} for row in rows}
+
     def replace_topics(self, user_id: str, topics: Sequence[Topic]) -> None:
         self._call("replace_topics", {"p_user": user_id, "p_topics": _topic_rows(topics)})
 

@@ -178,6 +178,8 @@ def test_topics_are_replaced_as_a_whole_and_keep_their_ids(
         before = {row["label"]: row for row in rest.rows("topics")}
         assert {label: row["size"] for label, row in before.items()} == {"Cooking": 2, "Trains": 1}
         assert len(rest.rows("post_topics")) == 3
+        sizes = {label: len(ids) for label, ids in store.members_by_label(user.id).items()}
+        assert sizes == {"Cooking": 2, "Trains": 1}
     store.replace_topics(user.id, [topic("Cooking", two)])
     [row] = rest.rows("topics")
     assert (row["id"], row["size"], row["example_post_ids"]) == (before["Cooking"]["id"], 1, [two.id])
