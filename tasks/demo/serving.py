@@ -44,8 +44,8 @@ async def _serve(
     stop = asyncio.Event()
     started.set_result((asyncio.get_running_loop(), stop, runner.addresses[0][1]))
     await stop.wait()
-    await site.stop()
     for _ in range(5):
-        # A connection accepted in this instant becomes one that cleanup closes; else its socket leaks.
+        # A connection that arrived in this instant is taken up first: closing the listener while
+        # asyncio is still accepting it would leak its socket.
         await asyncio.sleep(0)
     await runner.cleanup()
