@@ -250,10 +250,7 @@ class Publisher:
                 await asyncio.wait({task}, timeout=grace)
         finally:
             stopping.cancel()
-            if not task.done():
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            await _end([task])
         if task.done() and not task.cancelled():
             task.result()
 

@@ -78,7 +78,7 @@ class OutboxReader:
         batch = Batch()
         keys = {stream_key(self._prefix, partition).encode(): partition for partition in sorted(partitions)}
         try:
-            answer = await self._redis.execute_command(
+            answer = await self._command(
                 "XREADGROUP", "GROUP", _GROUP, _CONSUMER, "COUNT", self._count, "BLOCK", self._block,
                 "STREAMS", *keys, *(self._positions[partition] for partition in keys.values()),
             )  # fmt: skip
@@ -116,12 +116,17 @@ class OutboxReader:
 
     async def unsent(self, partition: int, count: int) -> list[str]:
         """Some of the runs of a partition whose last snapshot is not broadcast yet."""
-        ids = await self._redis.srandmember(self._unsent_key(partition), count)  # type: ignore[misc]
+        ids = await self._command("SRANDMEMBER", self._unsent_key(partition), count)
         return [run_id.decode() for run_id in ids or []]
 
     async def sent(self, partition: int, run_ids: Iterable[str]) -> None:
         """Take runs off the unsent ones."""
-        await self._redis.srem(self._unsent_key(partition), *run_ids)  # type: ignore[misc]
+        await self._command("SREM", self._unsent_key(partition), *run_ids)
+
+    async def _command(self, *arguments: Any) -> Any:
+        # Typed here once: redis-py's own annotations of these change from release to release.
+        redis: Any = self._redis
+        return await redis.execute_command(*arguments)
 
     async def _follow(self, partitions: Collection[int]) -> None:
         for partition in set(self._positions).difference(partitions):

@@ -57,16 +57,17 @@ lines = st.builds(
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[list[Patch]]:
-    """Batches of patches, versions rising as in a stream, some of them delivered and folded again."""
+    """Batches of patches, versions rising but for steps back, some delivered and folded again."""
     patches: list[Patch] = []
-    for version in range(1, draw(st.integers(1, 14)) + 1):
+    for number in range(1, draw(st.integers(1, 14)) + 1):
+        version = number - draw(st.sampled_from([0, 0, 0, 5]))  # a failed-over Redis may step back
         logs = [deepcopy(each) for each in draw(st.lists(lines, max_size=2))]
         for each in logs:
             each.version = version
         patches.append(
             Patch(
                 run_id=draw(st.sampled_from(RUNS)),
-                attempt=draw(st.sampled_from([1, 1, 1, 2, 3])),
+                attempt=draw(st.sampled_from([0, 1, 1, 1, 2, 3])),
                 at=1_700_000_000.0 + version,
                 fields=draw(fields),
                 logs=logs,

@@ -534,7 +534,9 @@ def test_every_function_of_ours_fixes_its_search_path(mirror: Mirror) -> None:
 def test_attempt_zero_means_whichever_the_run_is_in(mirror: Mirror) -> None:
     run = new_id()
     mirror.write(queued(run), patch(run, 2, attempt=3, status="in_progress"))
-    [told] = mirror.write(patch(run, 4, attempt=0, existing=True, status="failed", error_code="upstream_failed"))
+    [told] = mirror.write(
+        patch(run, 4, attempt=0, existing=True, status="failed", error_code="upstream_failed")
+    )
     assert told["outcome"] == "applied"
     row = mirror.row(run)
     assert (row["status"], row["attempt"], row["error_code"]) == ("failed", 3, "upstream_failed")

@@ -23,7 +23,7 @@ from bridge.events import LogLine, Patch, encode
 from bridge.local.running import RunningStack
 from bridge.messages import Message
 from bridge.outbox import RedisOutbox, partition_of, stream_key
-from bridge.publisher import Publisher
+from bridge.publisher import Publisher, _end
 from bridge.rows import Rows, SupabaseRows
 from bridge.settings import BridgeSettings, SupabaseSettings
 from bridge.watch import follow
@@ -225,8 +225,7 @@ async def test_what_was_written_but_not_acknowledged_is_told_again_and_changes_n
     for _ in range(2):
         crashing = asyncio.create_task(Publisher(settings, redis, real_rows, Stuck()).run())
         before = await eventually(lambda: rows(stack, [run]).get(run), "the row is written")
-        crashing.cancel()
-        await asyncio.gather(crashing, return_exceptions=True)
+        await _end([crashing])
     await real_rows.close()
     await redis.aclose()
     async with listening(stack, topic_of(user), user.token) as heard, publishing(settings):
@@ -338,6 +337,23 @@ async def test_poison_goes_to_the_dead_and_blocks_nothing(
     assert "hunter2" not in caplog.text
 
 
+async def test_a_stopped_replica_leaves_no_lease_and_no_key_without_an_end(
+    stack: RunningStack, settings: BridgeSettings, outbox: RedisOutbox, user: User
+) -> None:
+    run = new_id()
+    async with publishing(settings), Redis.from_url(settings.outbox.redis_url) as redis:
+        append(outbox, run, opened(run, user))
+        await eventually(lambda: run in rows(stack, [run]), "the row is written")
+        lasting = [
+            key async for key in redis.scan_iter(f"{settings.outbox.prefix}:*") if await redis.ttl(key) < 0
+        ]
+        streams = {stream_key(settings.outbox.prefix, each) for each in range(settings.outbox.partitions)}
+        assert {key.decode() for key in lasting} == streams
+    async with Redis.from_url(settings.outbox.redis_url) as redis:
+        left = {key.decode() async for key in redis.scan_iter(f"{settings.outbox.prefix}:*")}
+    assert left == streams
+
+
 async def test_a_wiped_redis_is_followed_again(
     stack: RunningStack, settings: BridgeSettings, outbox: RedisOutbox, user: User
 ) -> None:
@@ -410,6 +426,24 @@ async def test_many_runs_over_the_budget_end_with_their_last_state_told(
         assert publisher.stats()["messages"] < 60 * 12
         for run, row in zip(runs, await read_rows(stack, runs, user), strict=True):
             assert same(heard.last(run), row)
+
+
+async def test_what_the_service_role_called_before_stays_closed_to_others(
+    stack: RunningStack, settings: BridgeSettings, user: User
+) -> None:
+    calls: dict[str, dict[str, Any]] = {
+        "mirror_runs": {"batch": []},
+        "run_snapshots": {"ids": []},
+        "taskcast_schema_version": {},
+    }
+    tokens = {stack.service_key: 200, stack.anon_key: 401, user.token: 403}
+    async with httpx.AsyncClient(headers={"apikey": stack.anon_key}) as client:
+        for _ in range(12):  # a pool of connections, each with its own prepared plans
+            for name, body in calls.items():
+                for token, expected in tokens.items():
+                    headers = {"authorization": f"Bearer {token}"}
+                    answer = await client.post(f"{stack.url}/rest/v1/rpc/{name}", json=body, headers=headers)
+                    assert answer.status_code == expected, f"{name}: {answer.text}"
 
 
 async def test_a_wrong_key_is_told_at_once(stack: RunningStack, settings: BridgeSettings) -> None:
