@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery import chain, chord, group
+from celery.exceptions import SoftTimeLimitExceeded
 
-from bridge.errors import PublicError, SupabaseUnavailable
+from bridge.errors import KeyRefused, PublicError, SchemaMissing, SupabaseUnavailable
 from bridge.run import Run, current_run, detached_run
 from config.settings import settings
 from tasks.celery import app
@@ -34,6 +35,9 @@ _PATIENT: dict[str, Any] = {
     "retry_backoff_max": 120,
     "max_retries": 8,
 }
+
+# Not an account's fault: the run fails, or is tried again.
+_OF_THE_RUN = (SupabaseUnavailable, KeyRefused, SchemaMissing, SoftTimeLimitExceeded)
 
 _NAMED = 3  # failed accounts that the last message names; the log names all
 
@@ -154,7 +158,7 @@ def _import(store: Store, account: Account, share: _Share) -> Summary:
                 share.show(0, outcome.seen, outcome.total, message + seen)
         store.record_import(account, None)
         return {"account": account.key, "imported": outcome.imported, "line": outcome.line}
-    except SupabaseUnavailable:
+    except _OF_THE_RUN:
         raise
     except Exception as error:
         return _failure(store, account, error)
@@ -168,7 +172,7 @@ def _classify(store: Store, account: Account, share: _Share) -> Summary:
         for done, of in embed_account(account, store, embedder()):
             share.show(1, done, of, message)
         return {}
-    except SupabaseUnavailable:
+    except _OF_THE_RUN:
         raise
     except Exception as error:
         return _failure(store, account, error)
