@@ -69,7 +69,12 @@ class BroadcastSettings(_Settings):
 class PublisherSettings(_Settings):
     """The bridge process."""
 
-    batch: int = Field(default=500, ge=1, le=5_000, description="outbox entries read at once")
+    batch: int = Field(
+        default=500,
+        ge=1,
+        le=5_000,
+        description="entries read at once from each partition, and written with one call",
+    )
     lease: PositiveTime = Field(
         default=timedelta(seconds=5), description="a dead replica's partitions are taken over after this"
     )
