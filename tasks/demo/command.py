@@ -11,43 +11,56 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from bridge.errors import TaskcastError
-from bridge.local import Stack
-from bridge.local.ports import choose_port
-from bridge.local.running import RunningStack
-from tasks.demo.fleet import fleet, members
-from tasks.demo.scene import own_scene, recorded_scene
-from tasks.demo.screen import Stopwatch
-from tasks.demo.show import Stage, show
+from tasks.demo.screen import Screen
+
+if TYPE_CHECKING:
+    from bridge.local.running import RunningStack
+    from tasks.demo.show import Stage
 
 _KEPT = Path(".taskcast")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, screen: Screen | None = None) -> int:
     """Run the demo; 0 when every promise was kept, 1 when not, 130 after Ctrl-C before the end."""
     options = _options(arguments)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    signal.signal(signal.SIGTERM, _interrupted)
-    done = False
+    screen = screen or Screen(Console(highlight=False, width=None if sys.stdout.isatty() else 160))
+    # As Ctrl-C, for which asyncio knows an orderly way out.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    verdict: list[str] | None = None
+
+    def judged(problems: list[str]) -> None:
+        nonlocal verdict
+        verdict = problems
+
     try:
-        with _everything(options, console) as stage:
-            problems = asyncio.run(show(stage, stay=not options.exit))
-            done = True
+        with _stage(options, screen) as stage:
+            from tasks.demo.show import show
+
+            asyncio.run(show(stage, stay=not options.exit, judged=judged))
     except KeyboardInterrupt:
-        console.print("ended; no process is left behind")
-        return 0 if done else 130
+        screen.say("ended; no process is left behind")
+        return 130 if verdict is None else _code(verdict)
     except (TaskcastError, ValueError, OSError) as error:
-        console.print(f"demo: {error}", markup=False, style="red")
+        screen.failure(f"demo: {error}")
         return 1
+    return _code(verdict or [])
+
+
+def _code(problems: Sequence[str]) -> int:
     return 1 if problems else 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="celery -A tasks demo", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="celery -A tasks demo",
+        description="Import the accounts of several demo users side by side, on an embedded Supabase stack.",
+        epilog="Ctrl-C ends it and every process it started.",
+    )
     parser.add_argument("--exit", action="store_true", help="end after the imports; code 0 if all was well")
     parser.add_argument("--keep", action="store_true", help=f"keep the data in {_KEPT}/ between starts")
     parser.add_argument(
@@ -59,36 +72,31 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _interrupted(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 @contextmanager
-def _everything(options: argparse.Namespace, console: Console) -> Iterator[Stage]:
+def _stage(options: argparse.Namespace, screen: Screen) -> Iterator[Stage]:
     with ExitStack() as exits:
-        console.print(
-            "[bold]taskcast demo[/]: starting Redis, Postgres, PostgREST, Realtime, workers, bridge, Flower"
-        )
-        watch = Stopwatch(console)
+        screen.title("starting Redis, Postgres, PostgREST, Realtime, workers, bridge, Flower")
+        # Only now: these take a second to import, and the line above shows at once.
+        from bridge.local import Stack
+        from bridge.local.ports import choose_port
+        from tasks.demo.fleet import fleet, members
+        from tasks.demo.scene import own_scene, recorded_scene
+        from tasks.demo.show import Stage
+
+        scene = exits.enter_context(recorded_scene(options.recordings) if options.recordings else own_scene())
         data = _KEPT / "demo" if options.keep else None
         stack = exits.enter_context(Stack.running(data_dir=data, keep=options.keep))
-        watch.lap("embedded stack")
-        scene = exits.enter_context(recorded_scene(options.recordings) if options.recordings else own_scene())
-        logs = _KEPT / "logs"
-        crew = exits.enter_context(fleet(logs))
+        screen.started("embedded stack")
+        crew = exits.enter_context(fleet(_KEPT))
+        # From here on the end goes its way: a second Ctrl-C would leave processes behind.
+        exits.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
         environment = _environment(stack)
         os.environ.update(environment)
         flower_port = choose_port(5555)
-        crew_members = members(flower_port)
-        for member in crew_members:
+        for member in members(flower_port):
             crew.start(member, environment)
-        for member in crew_members:
-            crew.await_ready(member)
-            watch.lap(member.name)
-        flower = (
-            f"http://127.0.0.1:{flower_port} ({os.environ['FLOWER_USER']}, {environment['FLOWER_PASSWORD']})"
-        )
-        yield Stage(stack, crew, scene, console, flower)
+        login = f"user {environment['FLOWER_USER']}, password {environment['FLOWER_PASSWORD']}"
+        yield Stage(stack, crew, scene, screen, f"http://127.0.0.1:{flower_port} ({login})")
 
 
 def _environment(stack: RunningStack) -> dict[str, str]:

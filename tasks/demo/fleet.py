@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from bridge.errors import LocalStackError
@@ -22,7 +25,7 @@ _READY_WITHIN = 90.0
 _END_WITHIN = 20.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Member:
     """One process: what it is called, its command, and what it says once it is ready."""
 
@@ -34,14 +37,14 @@ class Member:
 def members(flower_port: int) -> list[Member]:
     """What the demo starts beside the embedded stack."""
     celery = [sys.executable, "-m", "celery", "-A", "tasks"]
-    # The topics' libraries are loaded once, before the pool forks.
-    include = ["--include", "tasks.demo.probe,tasks.import_socials.topics"]
-    io = [*celery, "worker", "-n", "io@%h", "-Q", "default,io", "-P", "threads", "-c", "8", "-l", "INFO"]
-    ai = [*celery, "worker", "-n", "ai@%h", "-Q", "ai", "-P", "prefork", "-c", "2", "-l", "INFO"]
+    # The topics' libraries are loaded once, before the pool forks; asking for neighbours takes a second.
+    common = ["-l", "INFO", "--without-mingle", "--include", "tasks.demo.probe,tasks.import_socials.topics"]
+    io = [*celery, "worker", "-n", "io@%h", "-Q", "default,io", "-P", "threads", "-c", "16", *common]
+    ai = [*celery, "worker", "-n", "ai@%h", "-Q", "ai", "-P", "prefork", "-c", "2", *common]
     flower = [*celery, "flower", "--conf=config/flower.py", f"--port={flower_port}"]
     return [
-        Member("worker io", [*io, *include], " ready."),
-        Member("worker ai", [*ai, *include], " ready."),
+        Member("worker io", io, " ready."),
+        Member("worker ai", ai, " ready."),
         Member("bridge", [*celery, "bridge"], "reading partitions"),
         Member("flower", flower, "Registered tasks"),
     ]
@@ -52,13 +55,12 @@ class Fleet:
 
     def __init__(self, logs: Path) -> None:
         self.logs = logs
-        self.pids: dict[str, int] = {}
         self._lifeline = Lifeline()
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._running: dict[Member, subprocess.Popen[bytes]] = {}
 
     def start(self, member: Member, environment: Mapping[str, str]) -> None:
         """Start a member in a process group of its own, so that Ctrl-C reaches it through us only."""
-        with self._log(member.name).open("wb") as log:
+        with self._log(member).open("wb") as log:
             process = subprocess.Popen(
                 list(member.command),
                 env={**os.environ, **environment},
@@ -68,23 +70,29 @@ class Fleet:
                 start_new_session=True,
             )
         self._lifeline.add(process.pid)
-        self._running[member.name] = process
-        self.pids[member.name] = process.pid
+        self._running[member] = process
 
-    def await_ready(self, member: Member) -> None:
-        """Wait until a member says that it is ready."""
+    async def ready(self) -> AsyncIterator[str]:
+        """The members' names, each as soon as it says that it is ready."""
         deadline = time.monotonic() + _READY_WITHIN
-        while member.ready not in self._log(member.name).read_text(errors="replace"):
+        waiting = list(self._running)
+        while waiting:
             self.check()
-            if time.monotonic() > deadline:
-                raise LocalStackError(f"{member.name} is not ready yet:\n{self._tail(member.name)}")
-            time.sleep(0.05)
+            for member in [one for one in waiting if one.ready in self._said(one)]:
+                waiting.remove(member)
+                yield member.name
+            if waiting and time.monotonic() > deadline:
+                late = waiting[0]
+                raise LocalStackError(
+                    f"{late.name} is not ready after {_READY_WITHIN:.0f} s; {self._tail(late)}"
+                )
+            await asyncio.sleep(0.05)
 
     def check(self) -> None:
         """Raises LocalStackError, with the last lines of its log, when a member has ended."""
-        for name, process in self._running.items():
+        for member, process in self._running.items():
             if (code := process.poll()) is not None:
-                raise LocalStackError(f"{name} ended with code {code}:\n{self._tail(name)}")
+                raise LocalStackError(f"{member.name} ended by itself, {_how(code)}; {self._tail(member)}")
 
     def end(self) -> None:
         """End all members, warmly at first."""
@@ -92,28 +100,51 @@ class Fleet:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + _END_WITHIN
-        for name, process in self._running.items():
+        for member, process in self._running.items():
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                log.warning("%s did not end within %.0f s and is killed", name, _END_WITHIN)
+                log.warning("%s did not end within %.0f s and is killed", member.name, _END_WITHIN)
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         self._lifeline.end()
 
-    def _log(self, name: str) -> Path:
-        return self.logs / f"{name.replace(' ', '-')}.log"
+    def _log(self, member: Member) -> Path:
+        return self.logs / f"{member.name.replace(' ', '-')}.log"
 
-    def _tail(self, name: str) -> str:
-        return "\n".join(self._log(name).read_text(errors="replace").splitlines()[-20:])
+    def _said(self, member: Member) -> str:
+        return self._log(member).read_text(errors="replace")
+
+    def _tail(self, member: Member) -> str:
+        lines = "\n".join(self._said(member).splitlines()[-20:])
+        return f"the end of {self._log(member)}:\n{lines}"
 
 
 @contextmanager
-def fleet(logs: Path) -> Iterator[Fleet]:
-    """A fleet that has ended when the block has."""
-    logs.mkdir(parents=True, exist_ok=True)
-    started = Fleet(logs)
-    try:
-        yield started
-    finally:
-        started.end()
+def fleet(folder: Path) -> Iterator[Fleet]:
+    """A fleet that has ended when the block has; its logs stay in `folder`."""
+    with _own_logs(folder) as logs:
+        started = Fleet(logs)
+        try:
+            yield started
+        finally:
+            started.end()
+
+
+@contextmanager
+def _own_logs(folder: Path) -> Iterator[Path]:
+    """`logs`, or the first of `logs-2`, `logs-3`, ... that no other demo is writing."""
+    for number in count(1):
+        logs = folder / ("logs" if number == 1 else f"logs-{number}")
+        logs.mkdir(parents=True, exist_ok=True)
+        with (logs / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield logs
+            return
+
+
+def _how(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"

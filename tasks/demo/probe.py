@@ -11,7 +11,7 @@ CHANNEL = "demo-probe-{user_id}"
 
 
 @app.task(bind=True, name="tasks.demo.probe", channel=CHANNEL)
-def probe(self: Any, user_id: str, reports: int = 40, every: float = 0.35) -> None:
+def probe(self: Any, user_id: str, reports: int = 13, every: float = 0.4) -> None:
     """Report the time of each call as the message."""
     for number in range(reports):
         self.progress(number, reports, f"{time.time():.6f}")

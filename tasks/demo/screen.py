@@ -10,8 +10,9 @@ from typing import Any, Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
+_NAME = 15  # characters of a person's name in plain lines
 _STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "expired": "yellow"}
 
 
@@ -21,17 +22,19 @@ class Screen:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._bars = Progress(
-            TextColumn("{task.fields[person]:<12}", markup=False),
-            BarColumn(bar_width=28),
+            TextColumn("{task.fields[person]}", markup=False),
+            BarColumn(bar_width=min(28, console.width // 5)),
             TextColumn("{task.percentage:>3.0f} %", markup=False),
-            TextColumn("[{task.fields[style]}]{task.fields[status]:<12}"),
-            TextColumn("{task.description}", markup=False),
+            TextColumn("[{task.fields[style]}]{task.fields[status]:<11}"),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
             console=console,
+            expand=True,
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
         self._people: dict[str, str] = {}
         self._told: dict[str, tuple[Any, ...]] = {}
+        self._since = time.monotonic()
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -52,7 +55,7 @@ class Screen:
         task = self._tasks.get(snapshot["run_id"])
         if task is None:
             return
-        message = (snapshot["message"] or "")[: max(20, self.console.width - 66)]
+        message = snapshot["message"] or ""
         self._bars.update(
             task,
             completed=snapshot["progress"],
@@ -66,10 +69,20 @@ class Screen:
     def line(self, person: str, line: Mapping[str, Any]) -> None:
         """Show a log line above the bars, when it tells of something that went wrong."""
         if line["level"] in ("warning", "error"):
-            self.console.print(f"[yellow]{escape(person)}: {escape(line['message'])}")
+            self.console.print(f"{person}: {line['message']}", style="yellow", markup=False, soft_wrap=True)
+
+    def title(self, text: str) -> None:
+        self.console.print(f"[bold]taskcast demo[/]: {escape(text)}", highlight=False)
+
+    def started(self, what: str) -> None:
+        """Say that a part is ready, and how long after the start."""
+        self.say(f"  {what:<18} ready after {time.monotonic() - self._since:4.1f} s")
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False)
+
+    def failure(self, text: str) -> None:
+        self.console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
     def _tell(self, snapshot: Mapping[str, Any], message: str) -> None:
         told = (snapshot["status"], snapshot["progress"] // 10)
@@ -77,21 +90,9 @@ class Screen:
             self._told[snapshot["run_id"]] = told
             person = self._people[snapshot["run_id"]]
             self.console.print(
-                f"{person:<12} {snapshot['progress']:>3} % {snapshot['status']:<12} {message}",
+                f"{person:<{_NAME}} {snapshot['progress']:>3} % {snapshot['status']:<12} {message}",
                 markup=False, highlight=False, soft_wrap=True,
             )  # fmt: skip
-
-
-class Stopwatch:
-    """Tells how long each part of the start took."""
-
-    def __init__(self, screen: Console) -> None:
-        self._screen, self._since = screen, time.monotonic()
-
-    def lap(self, what: str) -> None:
-        now = time.monotonic()
-        self._screen.print(f"  {what:<58} {now - self._since:5.1f} s", highlight=False)
-        self._since = now
 
 
 def topics_table(person: str, topics: Sequence[Mapping[str, Any]]) -> Table:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
-
-from bridge.errors import PageNotBuilt
+from bridge.errors import LocalStackError, PageNotBuilt
 from bridge.local.running import RunningStack
 from tasks.demo import verdict
 from tasks.demo.fleet import Fleet
@@ -24,6 +22,7 @@ from tasks.demo.web import DemoSite
 
 _LONGEST = 900.0  # seconds that the imports may take
 _SETTLED_WITHIN = 10.0
+_PROBES = 2
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Stage:
     stack: RunningStack
     crew: Fleet
     scene: Scene
-    console: Console
+    screen: Screen
     flower: str
 
 
@@ -48,28 +47,60 @@ class Act:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-async def show(stage: Stage, stay: bool) -> list[str]:
-    """Run the imports, say what came of them, and stay for visitors until Ctrl-C when asked to."""
+async def show(stage: Stage, stay: bool, judged: Callable[[list[str]], None]) -> None:
+    """Run the imports, say what came of them, and stay for visitors until Ctrl-C when asked to.
+
+    Raises:
+        LocalStackError: a process ended by itself, or the imports did not end.
+    """
     async with AsyncExitStack() as exits:
         directory = Directory(stage.stack)
         exits.push_async_callback(directory.close)
-        async with asyncio.timeout(_LONGEST):
-            problems = await _imports(stage, directory)
+        judged(await _guarded(stage, _imports(stage, directory)))
         page = await _site(stage, directory, exits)
         _say_where(stage, page)
         if stay:
-            stage.console.print("[bold]Ctrl-C[/] ends everything.")
-            while True:
-                stage.crew.check()
-                await asyncio.sleep(0.5)
-        return problems
+            stage.screen.say("[bold]Ctrl-C[/] ends everything.")
+            await _guard(stage)
+
+
+async def _guarded(stage: Stage, work: Coroutine[Any, Any, list[str]]) -> list[str]:
+    """The result of the work, unless a process ends meanwhile: that explains more than what follows of it."""
+    working, guard = asyncio.create_task(work), asyncio.create_task(_guard(stage))
+    try:
+        await asyncio.wait({working, guard}, timeout=_LONGEST, return_when=asyncio.FIRST_COMPLETED)
+        if working.done() and working.exception() is not None:
+            await asyncio.wait({guard}, timeout=1)
+        if guard.done():
+            guard.result()
+        if not working.done():
+            raise LocalStackError(
+                f"the imports have not ended within {_LONGEST:.0f} s; see {stage.crew.logs}"
+            )
+        return working.result()
+    finally:
+        guard.cancel()
+        working.cancel()
+        await asyncio.gather(guard, working, return_exceptions=True)
+
+
+async def _guard(stage: Stage) -> None:
+    """Return never; raise LocalStackError when a process has ended by itself."""
+    while True:
+        stage.crew.check()
+        if stage.stack.process.poll() is not None:
+            raise LocalStackError("the embedded stack ended by itself; what it said stands above")
+        await asyncio.sleep(0.25)
 
 
 async def _imports(stage: Stage, directory: Directory) -> list[str]:
     from tasks.import_socials.workflow import import_socials
 
-    screen = Screen(stage.console)
-    acts = [await _ready(directory, name, stage, screen) for name in stage.scene.people]
+    screen = stage.screen
+    signing_in = asyncio.gather(*(_ready(directory, name, stage) for name in stage.scene.people))
+    async for name in stage.crew.ready():
+        screen.started(name)
+    acts = await signing_in
     probe = await _Probe.started(acts[0].person)
     began = time.monotonic()
     with screen:
@@ -79,39 +110,24 @@ async def _imports(stage: Stage, directory: Directory) -> list[str]:
             screen.add(act.run_id, act.person.name)
             if early := act.channel.snapshots.get(act.run_id):
                 screen.show(early)
-        watching = asyncio.create_task(_watch(stage))
-        finals = asyncio.create_task(_finals(acts))
-        await asyncio.wait({watching, finals}, return_when=asyncio.FIRST_COMPLETED)
-        if watching.done():
-            watching.result()
-        watching.cancel()
+        for act in acts:
+            await act.channel.final(act.run_id)
     took = time.monotonic() - began
     problems = await _verdict(stage, directory, acts)
     _summary(stage, acts, took, await probe.result(), problems)
     return problems
 
 
-async def _finals(acts: Sequence[Act]) -> None:
-    for act in acts:
-        await act.channel.final(act.run_id)
-
-
-async def _watch(stage: Stage) -> None:
-    while True:
-        stage.crew.check()
-        await asyncio.sleep(0.5)
-
-
-async def _ready(directory: Directory, name: str, stage: Stage, screen: Screen) -> Act:
+async def _ready(directory: Directory, name: str, stage: Stage) -> Act:
     person = await directory.person(name, stage.scene.people[name])
     failed: dict[str, str] = {}
 
     def take_line(line: Mapping[str, Any]) -> None:
         if line["level"] == "error" and ": " in line["message"]:
             failed[line["message"].partition(": ")[0]] = line["message"]
-        screen.line(name, line)
+        stage.screen.line(name, line)
 
-    channel = Channel(person, f"import-socials-{person.user_id}", screen.show, take_line)
+    channel = Channel(person, f"import-socials-{person.user_id}", stage.screen.show, take_line)
     await channel.join()
     return Act(person, channel, failed=failed)
 
@@ -129,8 +145,8 @@ async def _verdict(stage: Stage, directory: Directory, acts: Sequence[Act]) -> l
         failed = await _failures(act)
         problems += verdict.of_posts(name, stage.scene.expected[name], stored, failed)
         topics = await act.person.client.table("topics").select("*").order("size", desc=True).execute()
-        stage.console.print(topics_table(name, topics.data))  # type: ignore[arg-type]
-    stage.console.print(rows_table(rows))
+        stage.screen.console.print(topics_table(name, topics.data))  # type: ignore[arg-type]
+    stage.screen.console.print(rows_table(rows))
     return problems
 
 
@@ -177,20 +193,23 @@ class _Probe:
 
     def __init__(self) -> None:
         self.delays: list[float] = []
+        self._ended: set[str] = set()
         self._done = asyncio.Event()
 
     @classmethod
     async def started(cls, person: Person) -> _Probe:
+        """A few runs side by side: each may report three times a second."""
         from tasks.demo.probe import probe
 
         measuring = cls()
         channel = Channel(person, f"demo-probe-{person.user_id}", measuring._take, lambda line: None)
         await channel.join()
-        probe.delay(person.user_id)
+        for _ in range(_PROBES):
+            probe.delay(person.user_id)
         return measuring
 
     async def result(self) -> str:
-        """The figures in one line; waits for the probe to end."""
+        """The figures in one line; waits for the probes to end."""
         async with asyncio.timeout(60):
             await self._done.wait()
         cuts = statistics.quantiles(self.delays, n=20)
@@ -198,25 +217,27 @@ class _Probe:
 
     def _take(self, snapshot: Snapshot) -> None:
         if snapshot["status"] == "completed":
-            self._done.set()
+            self._ended.add(snapshot["run_id"])
+            if len(self._ended) == _PROBES:
+                self._done.set()
         elif snapshot["message"]:
             self.delays.append(time.time() - float(snapshot["message"]))
 
 
 def _summary(stage: Stage, acts: Sequence[Act], took: float, latency: str, problems: Sequence[str]) -> None:
-    console = stage.console
+    screen = stage.screen
     for line in stage.scene.left_out:
-        console.print(f"left out: {line}", markup=False, style="dim")
+        screen.console.print(f"left out: {line}", markup=False, style="dim")
     messages = sum(act.channel.messages for act in acts)
     parallel = sum(act.parallel for act in acts)
-    console.print(
-        f"\n{len(acts)} imports in {took:.1f} s ({parallel} of them in parallel parts), "
-        f"{messages} snapshots received; from progress() to a client: {latency}"
+    screen.say(
+        f"\n{len(acts)} imports in {took:.1f} s, {parallel} of them in parallel parts; "
+        f"{messages} snapshots received\nfrom progress() to a client meanwhile: {latency}"
     )
     for problem in problems:
-        console.print(f"NOT KEPT  {problem}", markup=False, style="bold red")
+        screen.failure(f"NOT KEPT  {problem}")
     if not problems:
-        console.print(
+        screen.console.print(
             "Every run completed, every last broadcast equals its row, every post is stored once.",
             style="bold green",
         )
@@ -231,4 +252,4 @@ def _say_where(stage: Stage, page: str) -> None:
         "logs": str(stage.crew.logs),
     }
     for name, place in places.items():
-        stage.console.print(f"  {name:<20} {place}", markup=False, soft_wrap=True)
+        stage.screen.console.print(f"  {name:<20} {place}", markup=False, soft_wrap=True)
