@@ -8,7 +8,9 @@ folded and kept in order, and tried again; tasks go on.
 
 from __future__ import annotations
 
+import atexit
 import logging
+import math
 import os
 import threading
 import time
@@ -17,7 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 from weakref import WeakSet
 
-from bridge.events import Patch, fold
+from bridge.backlog import squeezed
+from bridge.events import Patch
 from bridge.outbox import Entry, Outbox, OutboxUnavailable, shed
 from bridge.settings import OutboxSettings
 
@@ -41,7 +44,11 @@ class Reporter(Protocol):
 
 
 class Appender:
-    """One per `Bridge` and process; safe under prefork, threads, gevent and solo."""
+    """One per `Bridge` and process; safe under prefork, threads, gevent and solo.
+
+    Who reports waits for the outbox once at most, for the outbox's own timeout. As long as it is known
+    to be away nobody waits: only the thread tries it again.
+    """
 
     def __init__(self, outbox: Outbox, settings: OutboxSettings, clock: Callable[[], float] = time.monotonic):
         self._outbox = outbox
@@ -52,14 +59,15 @@ class Appender:
         _appenders.add(self)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards what is waiting; never held during I/O
+        self._sending = threading.Lock()  # one sender at a time keeps the order
         self._wakeup = threading.Event()
         self._marked: deque[Reporter] = deque()
-        self._backlog: list[Entry] = []
+        self._waiting: list[Entry] = []
+        self._away = False
         self._try_at = 0.0
         self._thread: threading.Thread | None = None
-        self._stopping = False
-        self._warned_at = 0.0
+        self._warned_at = -math.inf
 
     def mark(self, reporter: Reporter) -> None:
         """Ask for the reporter's pending report to be appended soon; called once until it is taken."""
@@ -72,37 +80,39 @@ class Appender:
     def append(self, entries: Sequence[Entry]) -> None:
         """Append now, on this thread, after everything that was to come before."""
         with self._lock:
-            self._append(list(entries))
+            self._add(entries)
+        self._send()
 
     def flush(self, reporter: Reporter) -> None:
         """Append now what this reporter has pending."""
-        with self._lock:
-            root = reporter.root_id
-            self._append([(root, patch) for patch in reporter.take(self._clock())])
+        with self._lock:  # taking and adding are one, or progress could follow its run's final state
+            self._add([(reporter.root_id, patch) for patch in reporter.take(self._clock())])
+        self._send()
 
     def close(self) -> None:
-        """Append everything that is pending; what Redis does not take within its timeout is reported."""
-        self._stopping = True
+        """Append everything that is pending; what the outbox does not take within its timeout is reported."""
+        self._thread = None
         self._wakeup.set()
         with self._lock:
-            self._try_at = 0.0
-            self._append(self._take_marked(everything=True))
-            if self._backlog:
-                log.error("run events lost at shutdown, the outbox is away: %d", len(self._backlog))
+            self._add(self._take_marked(everything=True))
+        self._send(again=True)
+        if self._waiting:
+            log.error("run events lost at shutdown, the outbox is away: %d", len(self._waiting))
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is None and not self._stopping:
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="taskcast-appender", daemon=True)
                 self._thread.start()
 
     def _run(self) -> None:
-        while not self._stopping:
-            self._wakeup.wait(_RETRY_AFTER if self._backlog else None)
+        while self._thread is threading.current_thread():
+            self._wakeup.wait(_RETRY_AFTER if self._waiting else None)
             self._wakeup.clear()
             try:
                 with self._lock:
-                    self._append(self._take_marked())
+                    self._add(self._take_marked())
+                self._send(again=self._clock() >= self._try_at)
             except Exception:
                 log.exception("the appender goes on after an error")
             if self._marked:
@@ -121,60 +131,60 @@ class Appender:
                 self._marked.append(reporter)
         return entries
 
-    def _append(self, entries: list[Entry]) -> None:
-        if self._backlog:
-            self._backlog.extend(entries)
-            if self._clock() < self._try_at:
-                self._make_room()
-                return
-            entries = self._merged(self._backlog)
-        entries = self._relieved(entries)
-        done = 0
+    def _add(self, entries: Sequence[Entry]) -> None:
+        self._waiting.extend(entries)
+        if len(self._waiting) > 2 * self._room:
+            before, self._waiting = self._waiting, squeezed(self._waiting, self._room)
+            self._warn(
+                "%d run events wait for the outbox; kept the last states: %d", len(before), len(self._waiting)
+            )
+
+    def _send(self, again: bool = False) -> None:
+        while self._waiting and (again or not self._away):
+            with self._sending:
+                # Who waited here for another's failure does not try what has just failed.
+                if (self._away and not again) or not self._send_first():
+                    return
+
+    def _send_first(self) -> bool:
+        batch: list[Entry] = []
         try:
-            while done < len(entries):
-                self._outbox.append(entries[done : done + _BATCH])
-                done += _BATCH
-            if self._backlog:
-                log.warning("the outbox is back; appended what was kept: %d", len(entries))
-            self._backlog = []
-        except OutboxUnavailable as error:
-            self._keep(entries[done:], error)
-
-    def _keep(self, entries: list[Entry], error: OutboxUnavailable) -> None:
-        if not self._backlog:
-            log.error("%s; tasks go on, their events are kept in memory and tried again", error)
-        self._backlog = entries
-        self._try_at = self._clock() + _RETRY_AFTER
-        if self._thread is None and not self._stopping:
-            self._thread = threading.Thread(target=self._run, name="taskcast-appender", daemon=True)
-            self._thread.start()
-        self._wakeup.set()
-
-    def _make_room(self) -> None:
-        if len(self._backlog) > 2 * self._room:
-            merged = self._merged(self._backlog)
-            self._backlog = merged if len(merged) <= self._room else shed(merged)
-            if len(self._backlog) < len(merged):
-                log.error(
-                    "memory for run events is full: dropped progress of %d", len(merged) - len(self._backlog)
-                )
-
-    @staticmethod
-    def _merged(entries: list[Entry]) -> list[Entry]:
-        roots = {patch.run_id: root for root, patch in entries}
-        return [(roots[patch.run_id], patch) for patch in fold(patch for _, patch in entries)]
+            with self._lock:
+                batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+            if entries := self._relieved(batch):
+                self._outbox.append(entries)
+        except BaseException as error:  # a soft time limit, too, raises wherever the thread is
+            with self._lock:
+                self._waiting[:0] = batch
+            self._try_at = self._clock() + _RETRY_AFTER
+            if self._thread is None:
+                self._start()
+            self._wakeup.set()
+            if not isinstance(error, OutboxUnavailable):
+                raise
+            if not self._away:
+                log.error("%s; tasks go on, their events are kept in memory and tried again", error)
+            self._away = True
+            return False
+        if self._away:
+            self._away = False
+            log.warning("the outbox is back; events that were kept: %d", len(batch) + len(self._waiting))
+        return True
 
     def _relieved(self, entries: list[Entry]) -> list[Entry]:
         fullness = self._outbox.fullness()
         if fullness < _LOUD:
             return entries
+        self._warn(
+            "the outbox is %d %% full: is a bridge running? Progress is shed at 100 %%, states never",
+            fullness * 100,
+        )
+        return shed(entries) if fullness >= 1 else entries
+
+    def _warn(self, text: str, *values: float) -> None:
         if self._clock() - self._warned_at > 10:
             self._warned_at = self._clock()
-            log.error(
-                "the outbox is %d %% full: is a bridge running? Progress is shed at 100 %%, states never",
-                fullness * 100,
-            )
-        return shed(entries) if fullness >= 1 else entries
+            log.error(text, *values)
 
 
 _appenders: WeakSet[Appender] = WeakSet()
@@ -186,4 +196,11 @@ def _forget_parent() -> None:
         appender._reset()
 
 
+def _append_the_rest() -> None:
+    for appender in list(_appenders):
+        if appender._waiting or appender._marked:
+            appender.close()
+
+
 os.register_at_fork(after_in_child=_forget_parent)
+atexit.register(_append_the_rest)  # a script that dispatched during an outage, and ends

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -20,7 +21,7 @@ from bridge.errors import ArgumentError, PayloadTooLarge
 from bridge.events import LOG_LEVELS, LogLine, Patch, fold, run_uuid
 from bridge.lifecycle import Identity
 from bridge.outbox import Outbox, OutboxUnavailable
-from bridge.text import LOG_LIMIT, MESSAGE_LIMIT, lines_of, public, shorten
+from bridge.text import LOG_LIMIT, MESSAGE_LIMIT, lines_of, public, public_json, shorten
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -281,6 +282,17 @@ def enter(run: Run | None) -> None:
     _current.set(run)
 
 
+def _forget_parent() -> None:
+    # What is pending is the parent's to tell, and its appender may have held the lock.
+    run = _current.get()
+    if run is not None:
+        run._lock = threading.Lock()
+        run._pending, run._marked = [], False
+
+
+os.register_at_fork(after_in_child=_forget_parent)
+
+
 def _count(name: str, value: float | None) -> int | None:
     if value is None or (name == "total" and value == 0):
         return None
@@ -294,9 +306,9 @@ def _data(data: dict[str, Any]) -> dict[str, Any] | None:
         return None
     try:
         raw = json.dumps(data, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError("data", data, f"is no JSON ({error})") from error
     if len(raw) > DATA_LIMIT:
         raise PayloadTooLarge("data", len(raw), DATA_LIMIT, "log an id and keep the data elsewhere")
-    cleaned: dict[str, Any] = json.loads(public(raw.replace("\\u0000", "")))
+    cleaned: dict[str, Any] = public_json(json.loads(raw))
     return cleaned
