@@ -25,7 +25,9 @@ STATUSES: Final = FINAL_STATUSES | {
 }
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
+_JSON: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _SEQUENCE_BITS: Final = 20
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _STREAM_ID: Final = re.compile(r"(\d{1,14})-(\d{1,7})")
 
 
@@ -104,12 +106,19 @@ def fold(patches: Iterable[Patch]) -> list[Patch]:
     return folded
 
 
-def run_uuid(task_id: str) -> str:
-    """The id of the run's row: the Celery task id where it is a UUID, else a UUID derived from it."""
+def run_uuid(task_id: object) -> str:
+    """The id of the run's row: the Celery task id where it is a UUID, else a UUID derived from it.
+
+    >>> run_uuid("5F7C2B1E-0000-4000-8000-000000000001")
+    '5f7c2b1e-0000-4000-8000-000000000001'
+    """
+    text = str(task_id)
+    if _UUID.fullmatch(text):
+        return text
     try:
-        return str(UUID(task_id))
+        return str(UUID(text))
     except ValueError:
-        return str(uuid5(NAMESPACE_URL, f"celery-task:{task_id}"))
+        return str(uuid5(NAMESPACE_URL, f"celery-task:{text}".encode(errors="replace").decode()))
 
 
 def version_of(stream_id: str) -> int:
@@ -137,7 +146,7 @@ def encode(patch: Patch) -> bytes:
         entry["existing"] = True
     if patch.parts != 1:
         entry["parts"] = patch.parts
-    return json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    return _JSON.encode(entry).encode("utf-8", "replace")
 
 
 def decode(stream_id: str, raw: bytes) -> Patch:

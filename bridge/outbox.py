@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
+import time
 from binascii import crc32
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
@@ -12,6 +15,8 @@ import redis
 from bridge.errors import PayloadTooLarge, TaskcastError
 from bridge.events import Patch, encode
 from bridge.settings import OutboxSettings
+
+log = logging.getLogger(__name__)
 
 ENTRY_FIELD: Final = "e"
 CHECKPOINT_LIMIT: Final = 64_000
@@ -53,7 +58,8 @@ def stream_key(prefix: str, partition: int) -> str:
 class RedisOutbox:
     """The outbox on Redis Streams."""
 
-    _LENGTH_EVERY: Final = 64
+    _ASK_EVERY: Final = 1.0
+    _GOOD_FOR: Final = 3.0
 
     def __init__(self, settings: OutboxSettings) -> None:
         self._settings = settings
@@ -61,31 +67,35 @@ class RedisOutbox:
         self._redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=seconds, socket_connect_timeout=seconds
         )
-        self._appends = 0
         self._fullness = 0.0
+        self._asked_at = -math.inf
 
     def append(self, entries: Sequence[Entry]) -> None:
         settings = self._settings
         touched: dict[str, None] = {}
         pipe = self._redis.pipeline(transaction=False)
         for root_id, patch in entries:
-            key = stream_key(settings.prefix, partition_of(root_id, settings.partitions))
-            touched[key] = None
-            pipe.xadd(key, {ENTRY_FIELD: encode(patch)})
-        ask_length = self._appends % self._LENGTH_EVERY == 0
-        if ask_length:
+            raw = _raw(patch)
+            if raw is not None:
+                key = stream_key(settings.prefix, partition_of(root_id, settings.partitions))
+                touched[key] = None
+                pipe.xadd(key, {ENTRY_FIELD: raw})
+        now = time.monotonic()
+        ask = now - self._asked_at >= self._ASK_EVERY
+        if ask:
             for key in touched:
                 pipe.xlen(key)
         try:
             answers = pipe.execute()
         except redis.RedisError as error:
             raise OutboxUnavailable(f"Redis took no run events ({type(error).__name__})") from error
-        self._appends += 1
-        if ask_length:
-            self._fullness = max(answers[len(entries) :]) / settings.max_length
+        if ask and touched:
+            self._asked_at = now
+            self._fullness = max(answers[-len(touched) :]) / settings.max_length
 
     def fullness(self) -> float:
-        return self._fullness
+        """As last asked; unknown, so 0, a while later, or progress that is shed would never ask again."""
+        return self._fullness if time.monotonic() - self._asked_at < self._GOOD_FOR else 0.0
 
     def save_checkpoint(self, run_id: str, state: Any) -> None:
         raw = _json(state)
@@ -110,6 +120,15 @@ class RedisOutbox:
 def shed(entries: Iterable[Entry]) -> list[Entry]:
     """What is left when the outbox is full: progress goes, states and log lines stay."""
     return [(root, patch) for root, patch in entries if patch.status is not None or patch.logs]
+
+
+def _raw(patch: Patch) -> bytes | None:
+    try:
+        return encode(patch)
+    except (TypeError, ValueError, RecursionError) as error:
+        # Kept, it would hold up everything that comes after it.
+        log.error("an event of run %s is no JSON and is left out (%s)", patch.run_id, type(error).__name__)
+        return None
 
 
 def _json(state: Any) -> bytes:
