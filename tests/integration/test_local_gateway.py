@@ -110,3 +110,16 @@ def test_a_browser_of_any_origin_may_call(stack: RunningStack, path: str) -> Non
     assert "x-made-up" in preflight.headers["access-control-allow-headers"]
     called = httpx.post(stack.url + path, headers={"Origin": "http://localhost:3000"})
     assert called.headers["access-control-allow-origin"] == "*"
+
+
+def test_a_table_made_later_is_served_at_once(stack: RunningStack) -> None:
+    headers = {"apikey": stack.service_key}
+    with psycopg.connect(stack.database_url, autocommit=True) as connection:
+        connection.execute("create table made_later (id uuid default extensions.uuid_generate_v4())")
+        try:
+            wait_until(
+                lambda: httpx.get(f"{stack.url}/rest/v1/made_later", headers=headers).status_code == 200,
+                "PostgREST serves the table",
+            )
+        finally:
+            connection.execute("drop table made_later")

@@ -140,3 +140,22 @@ create table if not exists supabase_migrations.schema_migrations (
   statements text[],
   name text
 );
+
+-- As a project does: PostgREST learns of a table or function the moment it is made or dropped.
+create or replace function extensions.tell_postgrest() returns event_trigger
+language plpgsql set search_path = '' as $$
+begin
+  if tg_event = 'sql_drop' or exists (
+    select from pg_event_trigger_ddl_commands() as command where command.schema_name is distinct from 'pg_temp'
+  ) then
+    notify pgrst, 'reload schema';
+  end if;
+end $$;
+drop event trigger if exists pgrst_ddl_watch;
+create event trigger pgrst_ddl_watch on ddl_command_end execute function extensions.tell_postgrest();
+drop event trigger if exists pgrst_drop_watch;
+create event trigger pgrst_drop_watch on sql_drop execute function extensions.tell_postgrest();
+
+-- Of uuid-ossp, which these binaries do not carry, the one function that schemas commonly use.
+create or replace function extensions.uuid_generate_v4() returns uuid
+language sql volatile set search_path = '' return gen_random_uuid();
