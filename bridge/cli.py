@@ -40,6 +40,11 @@ def watch(context: click.Context, channel: str, as_json: bool) -> None:
     """Follow CHANNEL in the terminal, such as import-socials-<user>."""
     from bridge import watch as follow
 
+    if not channel.strip():
+        raise click.BadParameter(
+            "is empty; name a channel, such as import-socials-<user>", param_hint="CHANNEL"
+        )
+
     settings = _settings(context)
     _or_one_line(lambda: follow.run(settings, channel, as_json=as_json))
 

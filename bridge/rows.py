@@ -106,7 +106,7 @@ class SupabaseRows:
                 f"no answer from {self._url}/rest/v1 ({type(error).__name__})"
             ) from error
         if response.status_code != 200:
-            raise _error_of(response, self._url)
+            raise error_of(response, self._url)
         try:
             return json.loads(response.content)
         except ValueError as error:
@@ -122,7 +122,7 @@ def headers_for(settings: SupabaseSettings) -> dict[str, str]:
     return headers
 
 
-def _error_of(response: httpx.Response, url: str) -> Exception:
+def error_of(response: httpx.Response, url: str) -> Exception:
     status = response.status_code
     try:
         problem = response.json()
@@ -134,7 +134,7 @@ def _error_of(response: httpx.Response, url: str) -> Exception:
             f"{url} refuses the key ({status}); the bridge needs the project's secret key "
             "(sb_secret_... or the legacy service_role JWT): set SUPABASE_SECRET_KEY"
         )
-    if status == 404 and code in ("PGRST202", "42883", "42P01"):
+    if status == 404 and code in ("PGRST202", "PGRST205", "42883", "42P01"):
         return SchemaMissing(f"the database at {url} lacks the bridge's tables and functions; {_remedy()}")
     if status == 413:
         return BatchTooLarge("the request is too large for the REST API")

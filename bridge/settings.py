@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
@@ -25,6 +26,11 @@ class SupabaseSettings(_Settings):
     def _is_an_origin(cls, url: str) -> str:
         if not url.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://, such as https://<project>.supabase.co")
+        parts = urlsplit(url)
+        if not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+            raise ValueError("must be the project's address alone, such as https://<project>.supabase.co")
+        if parts.username is not None:
+            raise ValueError("must not hold a user or a password")
         return url.rstrip("/")
 
     @field_validator("key")

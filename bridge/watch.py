@@ -14,8 +14,8 @@ from typing import Any, Final
 import httpx
 from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
 
-from bridge.errors import SettingsError
-from bridge.rows import headers_for
+from bridge.errors import KeyRefused, SchemaMissing, SettingsError, SupabaseUnavailable
+from bridge.rows import error_of, headers_for
 from bridge.settings import BridgeSettings, SupabaseSettings
 from bridge.text import public
 
@@ -27,6 +27,9 @@ _RETRY_AFTER: Final = 2.0
 _RECENT: Final = 10
 _COLUMNS: Final = "run_id:id,task,status,progress,step,message,attempt,seq,at:updated_at"
 _BAR: Final = 20
+_REMEDY: Final = (
+    "set SUPABASE_SECRET_KEY to the project's secret key (sb_secret_... or the legacy service_role JWT)"
+)
 
 
 def run(settings: BridgeSettings, channel: str, as_json: bool = False) -> None:
@@ -34,6 +37,7 @@ def run(settings: BridgeSettings, channel: str, as_json: bool = False) -> None:
 
     Raises:
         SettingsError: there is no Supabase project to listen to.
+        KeyRefused, SchemaMissing: nothing can be heard before somebody changes something.
     """
     if settings.supabase is None:
         raise SettingsError("watch needs a Supabase project: set SUPABASE_URL and SUPABASE_SECRET_KEY")
@@ -47,15 +51,25 @@ async def follow(supabase: SupabaseSettings, channel: str, private: bool = True)
 
     >>> async for event, payload in follow(settings.supabase, "import-socials-7d1c"):
     ...     print(event, payload)
+
+    Raises:
+        KeyRefused, SchemaMissing: at the first join only; later both are waited out.
     """
     seen: dict[str, int] = {}
+    joined = False
     while True:
-        async for event, payload in _connection(supabase, channel, private):
-            if event == "row" and seen.get(payload["run_id"], -1) >= payload["seq"]:
-                continue
-            if event in ("row", "state", "progress"):
-                seen[payload["run_id"]] = payload["seq"]
-            yield event, payload
+        try:
+            async for event, payload in _connection(supabase, channel, private):
+                if event == "row" and seen.get(payload["run_id"], -1) >= payload["seq"]:
+                    continue
+                if event in ("row", "state", "progress"):
+                    seen[payload["run_id"]] = payload["seq"]
+                joined = joined or event == "joined"
+                yield event, payload
+        except (KeyRefused, SchemaMissing) as error:
+            if not joined:
+                raise
+            yield "away", {"message": str(error)}
         await asyncio.sleep(_RETRY_AFTER)
 
 
@@ -65,9 +79,9 @@ async def _connection(supabase: SupabaseSettings, channel: str, private: bool) -
 
     def on_state(state: RealtimeSubscribeStates, error: Exception | None) -> None:
         if state == RealtimeSubscribeStates.SUBSCRIBED:
-            events.put_nowait(("joined", {}))
+            events.put_nowait(("joined", {"message": channel}))
         else:
-            events.put_nowait(("away", {"message": str(error or state.value)}))
+            events.put_nowait(("away", {"message": _reason(error) or state.value.lower()}))
 
     key = supabase.key.get_secret_value()
     client = AsyncRealtimeClient(f"{supabase.url}/realtime/v1", key, auto_reconnect=False)
@@ -79,15 +93,25 @@ async def _connection(supabase: SupabaseSettings, channel: str, private: bool) -
         await joined.subscribe(on_state)
         while True:
             event, payload = await events.get()
+            if event == "away":
+                _raise_refusal(payload["message"], channel)
+            rows = await _recent(supabase, channel) if event == "joined" else []
             yield event, payload
+            for row in rows:
+                yield "row", row
             if event == "away":
                 return
-            if event == "joined":
-                for row in await _recent(supabase, channel):
-                    yield "row", row
+    except (KeyRefused, SchemaMissing):
+        raise
+    except SupabaseUnavailable as error:
+        yield "away", {"message": str(error)}
     except Exception as error:
         # The client raises bare Exception, and those of its websocket library.
-        yield "away", {"message": f"{type(error).__name__}: {error}"}
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            raise KeyRefused(f"{supabase.url} refuses the key ({status}): {_REMEDY}") from error
+        told = f"no answer from {supabase.url}/realtime/v1 ({type(error).__name__})"
+        yield "away", {"message": f"{supabase.url}/realtime/v1 answers {status}" if status else told}
     finally:
         with suppress(Exception):
             await client.close()
@@ -102,10 +126,30 @@ async def _recent(supabase: SupabaseSettings, channel: str) -> list[dict[str, An
         "limit": str(_RECENT),
     }
     async with httpx.AsyncClient(headers=headers_for(supabase), timeout=10) as client:
-        response = await client.get(f"{supabase.url}/rest/v1/processing_jobs", params=query)
-        response.raise_for_status()
+        try:
+            response = await client.get(f"{supabase.url}/rest/v1/processing_jobs", params=query)
+        except httpx.HTTPError as error:
+            raise SupabaseUnavailable(
+                f"no answer from {supabase.url}/rest/v1 ({type(error).__name__})"
+            ) from error
+    if response.status_code != 200:
+        raise error_of(response, supabase.url)
     rows: list[dict[str, Any]] = response.json()
     return rows[::-1]
+
+
+def _reason(error: Exception | None) -> str:
+    """What Realtime answered to a join; the client hands it on as the text of a JSON object."""
+    with suppress(ValueError, TypeError):
+        return str(json.loads(str(error))["reason"])
+    return str(error or "")
+
+
+def _raise_refusal(reason: str, channel: str) -> None:
+    if reason.startswith("Unauthorized"):
+        raise KeyRefused(f"this key may not listen on {channel}: {_REMEDY}")
+    if reason.startswith("PrivateOnly"):
+        raise SettingsError(f"{channel}: this project has private channels only: set BROADCAST_PRIVATE=true")
 
 
 def _join_config(private: bool) -> Any:
@@ -113,7 +157,11 @@ def _join_config(private: bool) -> Any:
 
 
 async def _print(supabase: SupabaseSettings, channel: str, private: bool, as_json: bool) -> None:
+    away = ""
     async for event, payload in follow(supabase, channel, private):
+        if event == "away" and payload["message"] == away:
+            continue  # told once, not with every attempt
+        away = payload["message"] if event == "away" else ""
         line = json.dumps({"event": event, **payload}) if as_json else line_of(event, payload, _clock())
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
@@ -139,7 +187,7 @@ def line_of(event: str, payload: dict[str, Any], now: datetime) -> str:
     if event == "log":
         text = f"{payload.get('level')}: {text}"
     status, run = str(payload.get("status")), str(payload.get("run_id"))[:8]
-    return f"{clock} {event:<8} {status:<11} {bar} {run} {public(str(text))}".rstrip()
+    return f"{clock} {event:<8} {public(status):<11} {bar} {public(run)} {public(str(text))}".rstrip()
 
 
 def bar_of(percent: int) -> str:

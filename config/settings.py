@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -52,6 +54,10 @@ class Settings(BaseSettings):
     def _is_redis(cls, url: str) -> str:
         if not url.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis://, rediss:// or unix://")
+        try:
+            _ = urlsplit(url).port
+        except ValueError:
+            raise ValueError("the port must be a number, such as redis://127.0.0.1:6379/0") from None
         return url
 
     @property
@@ -76,8 +82,14 @@ class Settings(BaseSettings):
         )
 
     def _supabase(self) -> SupabaseSettings | None:
-        if self.supabase_url is None or self.supabase_key is None:
+        if self.supabase_url is None and self.supabase_key is None:
             return None
+        if self.supabase_url is None:
+            raise SettingsError("  SUPABASE_URL: is not set, though the key is; set both or neither")
+        if self.supabase_key is None:
+            raise SettingsError(
+                "  SUPABASE_SECRET_KEY: is not set, though SUPABASE_URL is; set both or neither"
+            )
         try:
             return SupabaseSettings(url=self.supabase_url, key=self.supabase_key)
         except ValidationError as error:
@@ -109,5 +121,10 @@ def _lines(error: ValidationError, names: dict[str, str] | None = None) -> str:
 def _line(problem: Any, names: dict[str, str]) -> str:
     field = str(problem["loc"][0]) if problem["loc"] else ""
     name = names.get(field, field.upper())
-    given = "" if any(word in name for word in ("KEY", "PASSWORD")) else f"={str(problem['input'])[:80]!r}"
+    given = "" if any(word in name for word in ("KEY", "PASSWORD")) else f"={_shown(problem['input'])!r}"
     return f"  {name}{given}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _shown(value: Any) -> str:
+    """The value without what may be a password in an address."""
+    return re.sub(r"//[^@/]*@", "//***@", str(value))[:80]

@@ -77,18 +77,34 @@ def _at_end_of_stdin(ask: Callable[[], None]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="local", description="Run Redis, Postgres, REST, Auth and Realtime."
+        prog="celery -A <app> local",
+        description="Run Redis, Postgres, REST, Auth and Realtime on this machine until Ctrl-C.",
     )
     parser.add_argument(
-        "--port", type=int, help="port of the API; by default 54321, or a free one when taken"
+        "--port", type=_port, help="port of the API; by default 54321, or a free one when taken"
     )
     parser.add_argument("--keep", action="store_true", help="keep the data between starts")
     parser.add_argument("--data-dir", type=Path, help="where to keep the data; by default .taskcast")
-    parser.add_argument("--migrations", type=Path, action="append", default=[], help="one more directory")
+    parser.add_argument(
+        "--migrations", type=_directory, action="append", default=[], metavar="DIR",
+        help="one more directory of migrations",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one line of JSON when ready, for programs")
     parser.add_argument("--tenant", type=_tenant, default=TenantLimits(), help=argparse.SUPPRESS)
     parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number from 1 to 65535")
+    return int(text)
+
+
+def _directory(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no directory")
+    return Path(text)
 
 
 def _tenant(text: str) -> TenantLimits:

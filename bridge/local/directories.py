@@ -29,8 +29,12 @@ class Directories:
         try:
             self.data.mkdir(parents=True, exist_ok=True)
             self.lock = _locked(self.data / "lock")
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(self.runtime)
+            if isinstance(error, OSError):
+                raise LocalStackError(
+                    f"{self.data} cannot be used ({error.strerror}); choose another directory with --data-dir"
+                ) from None
             raise
         shutil.rmtree(self.logs, ignore_errors=True)
         self.logs.mkdir()

@@ -44,6 +44,7 @@ class RunningStack(HasEndpoints):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # a terminal's Ctrl-C is for us, who may still need the stack
         )
         assert process.stdin is not None
         assert process.stdout is not None

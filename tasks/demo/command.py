@@ -88,8 +88,7 @@ def _stage(options: argparse.Namespace, screen: Screen) -> Iterator[Stage]:
         stack = exits.enter_context(Stack.running(data_dir=data, keep=options.keep))
         screen.started("embedded stack")
         crew = exits.enter_context(fleet(_KEPT))
-        # From here on the end goes its way: a second Ctrl-C would leave processes behind.
-        exits.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
+        exits.callback(_ending, screen)
         environment = _environment(stack)
         os.environ.update(environment)
         flower_port = choose_port(5555)
@@ -97,6 +96,12 @@ def _stage(options: argparse.Namespace, screen: Screen) -> Iterator[Stage]:
             crew.start(member, environment)
         login = f"user {environment['FLOWER_USER']}, password {environment['FLOWER_PASSWORD']}"
         yield Stage(stack, crew, scene, screen, f"http://127.0.0.1:{flower_port} ({login})")
+
+
+def _ending(screen: Screen) -> None:
+    # A second Ctrl-C would cut the end short.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    screen.say("ending the processes...")
 
 
 def _environment(stack: RunningStack) -> dict[str, str]:

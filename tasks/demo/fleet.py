@@ -133,9 +133,9 @@ def fleet(folder: Path) -> Iterator[Fleet]:
 
 @contextmanager
 def _own_logs(folder: Path) -> Iterator[Path]:
-    """`logs`, or the first of `logs-2`, `logs-3`, ... that no other demo is writing."""
+    """`demo-logs`, or the first of `demo-logs-2`, ... that no other demo is writing."""
     for number in count(1):
-        logs = folder / ("logs" if number == 1 else f"logs-{number}")
+        logs = folder / ("demo-logs" if number == 1 else f"demo-logs-{number}")
         logs.mkdir(parents=True, exist_ok=True)
         with (logs / ".lock").open("w") as lock:
             try:

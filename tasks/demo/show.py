@@ -97,10 +97,7 @@ async def _imports(stage: Stage, directory: Directory) -> list[str]:
     from tasks.import_socials.workflow import import_socials
 
     screen = stage.screen
-    signing_in = asyncio.gather(*(_ready(directory, name, stage) for name in stage.scene.people))
-    async for name in stage.crew.ready():
-        screen.started(name)
-    acts = await signing_in
+    acts = await _audience(stage, directory)
     probe = await _Probe.started(acts[0].person)
     began = time.monotonic()
     with screen:
@@ -116,6 +113,18 @@ async def _imports(stage: Stage, directory: Directory) -> list[str]:
     problems = await _verdict(stage, directory, acts)
     _summary(stage, acts, took, await probe.result(), problems)
     return problems
+
+
+async def _audience(stage: Stage, directory: Directory) -> list[Act]:
+    """Everybody signed in and listening, while the processes become ready."""
+    signing_in = asyncio.gather(*(_ready(directory, name, stage) for name in stage.scene.people))
+    try:
+        async for name in stage.crew.ready():
+            stage.screen.started(name)
+        return await signing_in
+    finally:
+        signing_in.cancel()
+        await asyncio.gather(signing_in, return_exceptions=True)
 
 
 async def _ready(directory: Directory, name: str, stage: Stage) -> Act:

@@ -90,6 +90,36 @@ def test_a_process_with_wrong_settings_ends_without_a_traceback(tmp_path: Path) 
     ]
 
 
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [
+        (f"{URL}/rest/v1", "must be the project's address alone, such as https://<project>.supabase.co"),
+        ("https://", "must be the project's address alone, such as https://<project>.supabase.co"),
+    ],
+)
+def test_a_url_that_is_no_project_is_refused(url: str, remedy: str, environ: Callable[..., None]) -> None:
+    environ(SUPABASE_URL=url, SUPABASE_SECRET_KEY=SECRET_KEY)
+    assert refusal()[1:] == [f"  SUPABASE_URL={url!r}: {remedy}"]
+
+
+@pytest.mark.parametrize(
+    ("given", "value", "missing"),
+    [("SUPABASE_URL", URL, "SUPABASE_SECRET_KEY"), ("SUPABASE_SECRET_KEY", SECRET_KEY, "SUPABASE_URL")],
+)
+def test_half_a_supabase_is_refused_and_the_missing_half_named(
+    given: str, value: str, missing: str, environ: Callable[..., None]
+) -> None:
+    environ(**{given: value})
+    assert [line.split(":")[0].strip() for line in refusal()[1:]] == [missing]
+
+
+def test_a_password_in_a_wrong_address_is_not_shown(environ: Callable[..., None]) -> None:
+    environ(REDIS_URL="redis://:hunter2@localhost:port/0")
+    assert refusal()[1:] == [
+        "  REDIS_URL='redis://***@localhost:port/0': the port must be a number, such as redis://127.0.0.1:6379/0"
+    ]
+
+
 def test_the_publishable_key_is_refused_and_not_shown(environ: Callable[..., None]) -> None:
     environ(SUPABASE_URL=URL, SUPABASE_SECRET_KEY="sb_publishable_never_shown")
     assert refusal()[1:] == [
@@ -99,7 +129,7 @@ def test_the_publishable_key_is_refused_and_not_shown(environ: Callable[..., Non
 
 @pytest.mark.parametrize("name", ["SUPABASE_SECRET_KEY", "FLOWER_PASSWORD", "OPENAI_API_KEY"])
 def test_a_secret_is_not_shown(name: str, environ: Callable[..., None]) -> None:
-    environ(**{name: "never-shown"})
+    environ(**{"SUPABASE_URL": URL, "SUPABASE_SECRET_KEY": SECRET_KEY, name: "never-shown"})
     assert "never-shown" not in repr(settings())
 
 
