@@ -13,7 +13,7 @@ from celery.exceptions import Ignore, Reject
 
 from bridge.errors import PublicError
 from bridge.events import run_uuid
-from bridge.text import public, shorten
+from bridge.text import public, public_json, shorten
 
 HEADER: Final = "taskcast"
 """The message header that says whose a run is and where it reports."""
@@ -167,11 +167,11 @@ def _body_ids(signature: Mapping[str, Any]) -> list[str]:
 def _public_result(result: Any) -> Any:
     try:
         raw = json.dumps(result, allow_nan=False)
-    except (TypeError, ValueError):
+        if len(raw) <= RESULT_LIMIT:
+            return public_json(json.loads(raw))
+    except (TypeError, ValueError, RecursionError):
         return {"omitted": "the result is no JSON"}
-    if len(raw) > RESULT_LIMIT:
-        return {"omitted": f"the result is {len(raw)} bytes, at most {RESULT_LIMIT} are kept"}
-    return json.loads(public(raw.replace("\\u0000", "")))
+    return {"omitted": f"the result is {len(raw)} bytes, at most {RESULT_LIMIT} are kept"}
 
 
 def _iso(at: float) -> str:

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -31,6 +32,9 @@ DATA_LIMIT: Final = 16_000
 
 LARGEST_COUNT: Final = 2**53
 """Counts above this would change their value in a browser."""
+
+# No //host and /\host, which browsers take for another site's address; no blanks, no control characters.
+_LINK: Final = re.compile(r"(?:https?://|/(?![/\\]))[^\s\x00-\x1f\x7f-\x9f]{0,1990}")
 
 _UNSET: Final = object()
 
@@ -156,7 +160,7 @@ class Run:
         Raises:
             ArgumentError: the URL is not http(s) or an absolute path.
         """
-        if not isinstance(url, str) or not url.startswith(("https://", "http://", "/")) or len(url) > 2000:
+        if not isinstance(url, str) or not _LINK.fullmatch(url):
             raise ArgumentError("result_url", url, "give an http(s) URL or a path, at most 2,000 characters")
         self._change({"result_url": url})
 

@@ -11,7 +11,7 @@ import pytest
 from bridge.appender import Appender
 from bridge.errors import ArgumentError, PayloadTooLarge
 from bridge.events import Patch, fold
-from bridge.lifecycle import Identity
+from bridge.lifecycle import Identity, completed
 from bridge.outbox import Entry, OutboxUnavailable
 from bridge.run import Run, current_run, detached_run, enter
 from bridge.settings import OutboxSettings
@@ -205,7 +205,45 @@ def test_hostile_text_is_cleaned_on_its_way(run: Run, outbox: ListOutbox) -> Non
     assert "S3CRET" not in str(outbox.patches)
 
 
-@pytest.mark.parametrize("url", ["javascript:alert(1)", "", 5, "https://" + "x" * 3_000])
+@pytest.mark.parametrize("value", ["token:", "\\u0000", None, 5], ids=repr)
+def test_data_that_looks_like_a_secret_does_not_break_its_line(
+    run: Run, outbox: ListOutbox, value: Any
+) -> None:
+    run.log("x", password=value, note=value)
+    run.flush()
+    [line] = [line for patch in outbox.patches for line in patch.logs]
+    assert line.data == {"password": value if not isinstance(value, str) else "[removed]", "note": value}
+
+
+@pytest.mark.parametrize("result", [{"a": "token:"}, {"token": None}, {"a": "\\u0000"}], ids=repr)
+def test_a_public_result_of_any_text_ends_the_run(result: Any) -> None:
+    assert completed(result, show_result=True)["result"] == result
+
+
+def test_a_public_result_shows_no_secrets_and_no_escape_codes() -> None:
+    result = completed({"token": "S3CRET", "a": ["\x1b[2J"]}, show_result=True)["result"]
+    assert result == {"token": "[removed]", "a": ["[2J"]}
+
+
+def test_a_result_nested_without_end_is_left_out() -> None:
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    assert completed(nested, show_result=True)["result"] == {"omitted": "the result is no JSON"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)",
+        "",
+        5,
+        "https://" + "x" * 3_000,
+        "//evil.example/x",
+        "/\\evil.example",
+        "/a\x1b[2J",
+    ],
+)
 def test_a_result_link_must_be_one(run: Run, url: Any) -> None:
     with pytest.raises(ArgumentError, match="result_url"):
         run.result_url(url)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.text import lines_of, public, shorten
+from bridge.text import lines_of, public, public_json, shorten
 
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.c2lnbmF0dXJlLWJ5dGVz"
 
@@ -22,12 +22,20 @@ TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.c2lnbmF0dXJlLWJ5dG
         "{'password': 'S3CRET'}",
         "sb_" + "secret_abcdefghijklmnopqrstuv",
         "sk-proj-abcdefghijklmnopqrstuvwxyz",
+        "redis://:S3CRET@queue:6379/0",
+        "https://S3CRET@git.example/repository",
+        "https://me:S3@S3CRET@host/",
+        "refresh_token=S3CRET",
+        "AWS_SECRET_ACCESS_KEY=S3CRET",
+        "client-secret: S3CRET",
+        "x-api-key: S3CRET",
+        "Authorization: Basic UzNDUkVU",
     ],
 )
 def test_secrets_are_removed(text: str) -> None:
     shown = public(text)
     assert "[removed]" in shown
-    for secret in ("S3CRET", "abcdefghijklmnop", TOKEN):
+    for secret in ("S3CRET", "UzNDUkVU", "abcdefghijklmnop", TOKEN):
         assert secret not in shown
 
 
@@ -65,3 +73,29 @@ def test_pieces_add_up_to_the_text(text: str, limit: int) -> None:
     assert pieces
     assert all(len(piece) <= limit for piece in pieces)
     assert len(shorten(text, limit)) <= limit
+
+
+@pytest.mark.parametrize("piece", ["eyJ", "eyJ.", "://a:", "bearer ", "token ", "token\t=", "sk-", "@a:"])
+def test_hostile_text_is_cleaned_in_linear_time(piece: str) -> None:
+    """One that is not takes minutes, so the suite's own time limit ends this test."""
+    for _ in range(20):
+        public(piece * (64_000 // len(piece)))
+
+
+def test_values_are_cleaned_without_breaking_what_holds_them() -> None:
+    hostile = {
+        "last": "token:",
+        "password": "S3CRET",
+        "api_key": None,
+        "secret": 5,
+        "list": ["\x1b[2J", "token=S3CRET", "\\u0000", "\ud800"],
+        "token=S3CRET": {"deep": [1.5, True, None]},
+    }
+    assert public_json(hostile) == {
+        "last": "token:",
+        "password": "[removed]",
+        "api_key": None,
+        "secret": 5,
+        "list": ["[2J", "[removed]", "\\u0000", ""],
+        "[removed]": {"deep": [1.5, True, None]},
+    }
