@@ -7,10 +7,15 @@ before anything is sent, so that a name that resolves differently the second tim
 from __future__ import annotations
 
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
+import threading
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 import httpx
+
+# All that is given out to the public; what lies outside (site-local, IPv4-compatible) Python calls global.
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
 
 
 class AddressRefused(httpx.RequestError):
@@ -18,21 +23,50 @@ class AddressRefused(httpx.RequestError):
 
 
 class GuardedTransport(httpx.BaseTransport):
-    """Lets requests out to public https addresses only, redirects included; `allow_private` lifts it."""
+    """Lets requests out to public https addresses only, redirects included; `allow_private` lifts it.
+
+    `inner` keeps one connection at a time, and `hang_up` ends it from another thread.
+    """
 
     def __init__(self, inner: httpx.BaseTransport, *, allow_private: bool = False) -> None:
         self._inner, self._allow_private = inner, allow_private
+        self._line: socket.socket | None = None
+        self._lock = threading.Lock()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if not self._allow_private:
             if request.url.scheme != "https":
                 raise AddressRefused(f"{request.url.scheme} is not https", request=request)
             _refuse_private_host(request)
-            request.extensions = {**request.extensions, "trace": _refuse_private_peer}
+        request.extensions = {**request.extensions, "trace": self._on_progress}
         return self._inner.handle_request(request)
+
+    def hang_up(self) -> None:
+        """End the connection under whoever reads from it: reading goes on to its end at once."""
+        with self._lock:
+            if self._line is not None:
+                with suppress(OSError):  # it has ended already
+                    self._line.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._inner.close()
+        self._keep(None)
+
+    def _on_progress(self, event: str, info: dict[str, Any]) -> None:
+        if event != "connection.connect_tcp.complete":
+            return
+        stream = info["return_value"]
+        if not self._allow_private and not is_public(stream.get_extra_info("server_addr")[0]):
+            stream.close()
+            raise AddressRefused("the peer is not in the public internet")
+        # A second handle: TLS takes the first one away, for as long as the peer lets a handshake last.
+        self._keep(stream.get_extra_info("socket").dup())
+
+    def _keep(self, line: socket.socket | None) -> None:
+        with self._lock:
+            old, self._line = self._line, line
+        if old is not None:
+            old.close()
 
 
 def is_public(address: str) -> bool:
@@ -45,6 +79,8 @@ def is_public(address: str) -> bool:
     if isinstance(ip, IPv6Address):
         # Addresses that carry an IPv4 one reach wherever that one does.
         ip = ip.ipv4_mapped or ip.sixtofour or _nat64(ip) or ip
+    if isinstance(ip, IPv6Address) and ip not in _GLOBAL_UNICAST:
+        return False
     return ip.is_global and not ip.is_multicast
 
 
@@ -59,12 +95,3 @@ def _refuse_private_host(request: httpx.Request) -> None:
         raise httpx.ConnectError(f"cannot resolve the host: {error}", request=request) from error
     if not all(is_public(str(entry[4][0])) for entry in found):
         raise AddressRefused("the host is not in the public internet", request=request)
-
-
-def _refuse_private_peer(event: str, info: dict[str, Any]) -> None:
-    if event != "connection.connect_tcp.complete":
-        return
-    stream = info["return_value"]
-    if not is_public(stream.get_extra_info("server_addr")[0]):
-        stream.close()
-        raise AddressRefused("the peer is not in the public internet")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -27,6 +29,7 @@ from tasks.import_socials.errors import (
 )
 from tasks.import_socials.guard import AddressRefused, GuardedTransport
 from tasks.import_socials.models import Account
+from tasks.import_socials.unpacking import Unpacker
 
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 _ERRORS: Mapping[int, type[AccountError]] = {
@@ -43,13 +46,15 @@ _ERRORS: Mapping[int, type[AccountError]] = {
 class FetchPolicy:
     """Bounds of all requests of one import.
 
-    `timeout` bounds each silence, `deadline` one whole answer, so that a server that drips cannot hold us.
+    `timeout` bounds each silence, `deadline` one whole answer, headers included, and `longest` the import
+    of an account, so that a server that drips cannot hold us.
     `patience` bounds all waiting of an import together, be it for a rate limit or between tries;
     `allow_private` admits plain http and private addresses: for tests and the demo.
     """
 
     timeout: timedelta = timedelta(seconds=20)
     deadline: timedelta = timedelta(minutes=2)
+    longest: timedelta = timedelta(hours=1)
     attempts: int = 5
     patience: timedelta = timedelta(minutes=5)
     max_backoff: timedelta = timedelta(seconds=30)
@@ -103,9 +108,11 @@ class Fetcher:
         self._sleep_for, self._now = sleep, now
         self._waited = 0.0
         self._resting: dict[str, float] = {}
-        transport = httpx.HTTPTransport(limits=httpx.Limits(max_connections=4))
+        self._give_up_at = time.monotonic() + self.policy.longest.total_seconds()
+        inner = httpx.HTTPTransport(limits=httpx.Limits(max_connections=1))
+        self._transport = GuardedTransport(inner, allow_private=self.policy.allow_private)
         self._client = httpx.Client(
-            transport=GuardedTransport(transport, allow_private=self.policy.allow_private),
+            transport=self._transport,
             timeout=self.policy.timeout.total_seconds(),
             headers={"User-Agent": self.policy.user_agent, "Accept-Encoding": "gzip, deflate"},
             # A proxy of the environment would connect where the guard cannot see.
@@ -140,6 +147,8 @@ class Fetcher:
             raise ServerNotAllowed(account, "the server address cannot be read") from error
         if request.url.scheme not in ("http", "https") or not request.url.host:
             raise ServerNotAllowed(account, "the server address cannot be read")
+        if time.monotonic() > self._give_up_at:
+            raise ProviderUnavailable(account, "the provider is too slow; the next import goes on from here")
         host = request.url.netloc.decode("ascii", "replace")
         self._wait(account, self._resting.pop(host, 0.0))
         answer = self._try(account, request)
@@ -166,28 +175,52 @@ class Fetcher:
 
     def _send(self, account: Account, request: httpx.Request) -> Answer:
         for _ in range(self.policy.max_redirects + 1):
-            response = self._client.send(request, stream=True)
-            try:
-                body = self._read(account, response)
-            finally:
-                response.close()
+            with self._within_deadline(account):
+                response = self._client.send(request, stream=True)
+                try:
+                    body = self._read(account, response)
+                finally:
+                    response.close()
             # httpx builds the request to follow without our token where the host changes.
             if response.next_request is None:
                 return Answer(account, response.status_code, response.headers, body, str(response.url))
             request = response.next_request
         raise MalformedAnswer(account, f"more than {self.policy.max_redirects} redirects")
 
-    def _read(self, account: Account, response: httpx.Response) -> bytes:
-        body, give_up_at = bytearray(), time.monotonic() + self.policy.deadline.total_seconds()
+    @contextmanager
+    def _within_deadline(self, account: Account) -> Iterator[None]:
+        """Ends the connection at the deadline: who reads dripping headers never looks at a clock."""
+        is_late = threading.Event()
+
+        def end() -> None:
+            is_late.set()
+            self._transport.hang_up()
+
+        timer = threading.Timer(self.policy.deadline.total_seconds(), end)
+        timer.daemon = True
+        timer.start()
+        too_slow = ProviderUnavailable(account, "the provider answers too slowly; try again later")
         try:
-            for chunk in response.iter_bytes():
-                body += chunk
-                if time.monotonic() > give_up_at:
-                    raise ProviderUnavailable(account, "the provider answers too slowly; try again later")
-                if len(body) > self.policy.max_bytes:
-                    size = self.policy.max_bytes // 1_000_000
-                    raise MalformedAnswer(account, f"the answer is larger than {size} MB")
-        except httpx.DecodingError as error:
+            yield
+        except (httpx.TransportError, MalformedAnswer) as error:
+            if is_late.is_set():
+                raise too_slow from error
+            raise
+        finally:
+            timer.cancel()
+        if is_late.is_set():  # what was read is cut short, and may look whole
+            raise too_slow
+
+    def _read(self, account: Account, response: httpx.Response) -> bytes:
+        body, received, most = bytearray(), 0, self.policy.max_bytes
+        try:
+            unpacker = Unpacker(response.headers.get("content-encoding", ""))
+            for chunk in response.iter_raw():
+                received += len(chunk)
+                body += unpacker.unpack(chunk, most - len(body))
+                if max(received, len(body)) > most:
+                    raise MalformedAnswer(account, f"the answer is larger than {most // 1_000_000} MB")
+        except ValueError as error:
             raise MalformedAnswer(account, "the answer's compression is broken") from error
         return bytes(body)
 

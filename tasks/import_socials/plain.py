@@ -19,7 +19,7 @@ MARKUP_LIMIT = 5 * TEXT_LIMIT
 
 ID_LIMIT = 500
 
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff\ufffe\uffff]")
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 _PARAGRAPHS = frozenset(
     ("p", "div", "blockquote", "ul", "ol", "pre", "table", "section", "article", "figure", "hr")
 ) | {f"h{level}" for level in range(1, 7)}
@@ -112,8 +112,10 @@ def _breaks(tag: Tag) -> tuple[str, str]:
 
 def _tidy(text: str) -> str:
     text = text.replace("\xa0", " ").replace("\u200b", "")
-    text = re.sub(f"[ \t]*{_BREAK}[ \t]*", "\n", text)
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+(?=\n)", "", text))
+    # By splitting: an expression that looks for blanks before a break is quadratic in a run of blanks.
+    text = "\n".join(part.strip(" \t") for part in f"x{text}x".split(_BREAK))[1:-1]
+    text = "\n".join(line.rstrip(" \t") for line in f"{text}x".split("\n"))[:-1]
+    return re.sub(r"\n{3,}", "\n\n", text)
 
 
 def external_id(value: object) -> str:

@@ -22,10 +22,10 @@ MAX_CHARACTERS = 6_000  # what a post is about stands at its beginning
 
 _NOISE = re.compile(
     r"""(?:https?://|www\.)\S+                       # links
-      | [\w.+-]+@[\w-]+\.[\w.-]+                     # addresses
+      | (?<![\w.+-])[\w.+-]++@[\w-]+\.[\w.-]+         # addresses; from their start only, or it is quadratic
       | (?<![\w.])@[\w.-]+(?:@[\w.-]+)?              # handles
       | (?<!\w)/?[ur]/\w+                            # Reddit users and communities
-      | \b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|io|dev|app|social|example|html?)\b(?:/\S*)?
+      | (?<![\w.-])[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|io|dev|app|social|example|html?)\b(?:/\S*)?
       | `{3}.*?(?:`{3}|\Z)                           # blocks of code
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,

@@ -6,7 +6,6 @@ Last-Modified is not sent again while it is unchanged; a paged one (RFC 5005) is
 
 from __future__ import annotations
 
-import io
 import re
 import zlib
 from calendar import timegm
@@ -17,12 +16,11 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 from xml.sax import SAXException
 
-import feedparser
-
 from tasks.import_socials.errors import AccountError, MalformedAnswer
 from tasks.import_socials.http import Answer, Fetcher
 from tasks.import_socials.models import Account, CursorState, Page, Post
 from tasks.import_socials.plain import clean, digest, external_id, html_to_text, web_address
+from tasks.import_socials.providers.feed_parser import parsed_feed
 from tasks.import_socials.providers.json_feed import json_feed_document
 from tasks.import_socials.reading import origin
 
@@ -128,14 +126,10 @@ def _xml_document(answer: Answer, body: bytes) -> Document:
 
 
 def _parsed(answer: Answer, body: bytes) -> Mapping[str, Any]:
-    # Text would be tried as a file name; a stream is only read.
-    stream = io.BytesIO(body.lstrip())
-    headers = {"content-type": answer.headers.get("content-type", "")}
     try:
-        parsed: Mapping[str, Any] = feedparser.parse(stream, response_headers=headers, sanitize_html=False)
+        return parsed_feed(body.lstrip(), answer.headers.get("content-type", ""))
     except Exception as error:  # the parser promises none, hostile input finds one
         raise MalformedAnswer(answer.account, "the feed cannot be read") from error
-    return parsed
 
 
 def _is_broken(parsed: Mapping[str, Any]) -> bool:
