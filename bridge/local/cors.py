@@ -1,4 +1,4 @@
-"""Cross-origin answers as the gateway of the Supabase CLI gives them: every origin is welcome."""
+"""Cross-origin answers as the gateway of the Supabase CLI gives them: the gateway lets in whom it may."""
 
 from __future__ import annotations
 

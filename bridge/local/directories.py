@@ -37,7 +37,7 @@ class Directories:
                 ) from None
             raise
         shutil.rmtree(self.logs, ignore_errors=True)
-        self.logs.mkdir()
+        self.logs.mkdir(mode=0o700)
 
     def release(self) -> None:
         """Remove what ends with the stack and let another use the data."""

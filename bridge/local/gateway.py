@@ -1,4 +1,4 @@
-"""The one origin of the stack: checks and exchanges keys, answers CORS, routes to REST, Auth and Realtime."""
+"""The one origin of the stack: refuses foreign pages, exchanges keys, routes to REST, Auth and Realtime."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from bridge.local import cors
+from bridge.local import cors, visitors
 from bridge.local.keys import Keys
 from bridge.local.proxy import Proxy
 
@@ -58,6 +58,8 @@ class Gateway:
 
     @web.middleware
     async def _front(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if foreign := visitors.refusal(request):
+            return foreign
         service = request.path.split("/")[1]
         if service in self.down:
             return web.json_response({"message": "name resolution failed"}, status=503)

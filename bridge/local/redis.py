@@ -25,7 +25,8 @@ class Redis:
         self.port = choose_port()
         self.url = f"redis://{LOOPBACK}:{self.port}/0"
         self._process = process
-        directory.mkdir(exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        directory.chmod(0o700)
         options = {
             "port": str(self.port),
             "bind": LOOPBACK,

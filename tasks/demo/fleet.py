@@ -136,7 +136,7 @@ def _own_logs(folder: Path) -> Iterator[Path]:
     """`demo-logs`, or the first of `demo-logs-2`, ... that no other demo is writing."""
     for number in count(1):
         logs = folder / ("demo-logs" if number == 1 else f"demo-logs-{number}")
-        logs.mkdir(parents=True, exist_ok=True)
+        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (logs / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 from aiohttp import web
 
+from bridge.local import visitors
 from bridge.web import page_files
 
 Seed = Callable[[str], Awaitable[None]]
@@ -172,6 +173,8 @@ async def _explained(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     """Every failure becomes one line of JSON; what went wrong inside stands in the log alone."""
+    if foreign := visitors.refusal(request):
+        return foreign
     try:
         return await handler(request)
     except Refusal as refusal:

@@ -96,7 +96,7 @@ def test_a_large_answer_and_a_large_request_stream_through(stack: RunningStack, 
 
 
 @pytest.mark.parametrize("path", ["/rest/v1/gateway_notes", "/auth/v1/user", "/realtime/v1/api/broadcast"])
-def test_a_browser_of_any_origin_may_call(stack: RunningStack, path: str) -> None:
+def test_a_page_of_this_machine_may_call(stack: RunningStack, path: str) -> None:
     preflight = httpx.options(
         stack.url + path,
         headers={
