@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from celery import Celery
@@ -12,13 +13,14 @@ from kombu.utils.imports import symbol_by_name
 
 from bridge.appender import Appender
 from bridge.errors import ArgumentError, SettingsError
-from bridge.lifecycle import HEADER, Identity, started
+from bridge.header import HEADER, Header
+from bridge.lifecycle import Identity, started
 from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
 from bridge.outbox import Outbox, RedisOutbox
 from bridge.publication import Publication, identify, publication
 from bridge.run import Run, current_run
 from bridge.settings import BridgeSettings
-from bridge.signals import Signals
+from bridge.signals import Signals, publishing
 from bridge.task import BridgeTask
 
 
@@ -43,6 +45,8 @@ class Bridge:
         self._undeclared = Declaration("unknown", None)
         _extend_task_class(app)
         app.task = _checking(app)
+        app._task_from_fun = _reporting(app._task_from_fun)
+        app.send_task = publishing(app)
         app.bridge = self
         self.signals = Signals(self)
 
@@ -66,7 +70,8 @@ class Bridge:
         around = current_run()
         if around is not None and around.identity.run_id == headers["id"]:
             around.flush()  # what this attempt said, before another one is announced
-            return Publication(around.identity, 1)
+            earlier = max(Header.read(headers).earlier, around.identity.earlier)
+            return Publication(replace(around.identity, earlier=earlier), 1)
         max_retries = getattr(task, "max_retries", None)
         declared = self.declaration(task)
         try:
@@ -78,20 +83,24 @@ class Bridge:
         """The run that starts in this process now."""
         request = task.request
         problem = None
+        outer = current_run()
+        around = outer if request.is_eager else None  # nobody published it
         try:
-            identity = self.identity_of(task, request, args, kwargs)
+            identity = self.identity_of(task, request, args, kwargs, around)
         except ArgumentError as error:
             problem = error
-            identity = self.identity_of(task, request, None, None)
+            identity = self.identity_of(task, request, None, None, around)
         interval = self.settings.outbox.progress_interval.total_seconds()
-        run = Run(identity, (request.retries or 0) + 1, self.appender, self.outbox, interval)
+        run = Run(identity, identity.attempt(request.retries), self.appender, self.outbox, interval)
         run.problem = problem
-        run.outer = current_run()
+        run.outer = outer
         run.chained = _goes_on_as_one_task(request.chain)
         run.change(started(identity, time.time()))
         return run
 
-    def identity_of(self, task: Any, request: Any, args: Any, kwargs: Any) -> Identity:
+    def identity_of(
+        self, task: Any, request: Any, args: Any, kwargs: Any, around: Run | None = None
+    ) -> Identity:
         """The identity of a run from its task and request (a context, or a dict of headers).
 
         Raises:
@@ -102,7 +111,7 @@ class Bridge:
         declared = self.declaration(task)
         arguments = {} if args is None and kwargs is None else declared.arguments(args or (), kwargs or {})
         queue = (get("delivery_info") or {}).get("routing_key")
-        return identify(task.name, declared, task.max_retries, headers, arguments, queue)
+        return identify(task.name, declared, task.max_retries, headers, arguments, queue, around)
 
     def identity_of_message(self, name: str, task_id: str, headers: Mapping[str, Any]) -> Identity:
         """The identity of a run from the headers of a message that no task takes."""
@@ -119,9 +128,24 @@ def _extend_task_class(app: Celery) -> None:
     if "Task" in vars(app) or len(app._tasks):
         raise SettingsError("Bridge(app, ...) comes right after app = Celery(...), before the first task")
     base = symbol_by_name(app.task_cls)  # type: ignore[no-untyped-call]
-    if not issubclass(base, BridgeTask):
-        bases = (BridgeTask,) if base is CeleryTask else (BridgeTask, base)
-        app.task_cls = type("BridgeTask", bases, {"abstract": True, "__module__": BridgeTask.__module__})
+    app.task_cls = _with_reports(base)
+
+
+def _with_reports(base: type) -> type:
+    """A task class that reports; what the user's own class overrides goes on top."""
+    if issubclass(base, BridgeTask):
+        return base
+    bases = (BridgeTask,) if base is CeleryTask else (base, BridgeTask)
+    return type(base.__name__, bases, {"abstract": True, "__module__": base.__module__})
+
+
+def _reporting(make: Callable[..., Any]) -> Callable[..., Any]:
+    """What makes a task of a function, also for `shared_task`: a base of the user's own reports as well."""
+
+    def task_from_fun(fun: Any, name: Any = None, base: Any = None, **options: Any) -> Any:
+        return make(fun, name=name, base=_with_reports(base) if base else None, **options)
+
+    return task_from_fun
 
 
 def _checking(app: Celery) -> Callable[..., Any]:
@@ -145,6 +169,6 @@ def _checking(app: Celery) -> Callable[..., Any]:
 def _check(app: Celery, fun: Callable[..., Any], options: Mapping[str, Any]) -> None:
     name = options.get("name") or app.gen_task_name(fun.__name__, fun.__module__)
     base = options.get("base") or app.Task
-    refuse_unknown(name, options, of_base=dir(base))
+    refuse_unknown(name, options, of_base=[*dir(base), *dir(BridgeTask)])
     inherited = {option: getattr(base, option, None) for option in OPTIONS}
     declare(name, fun, bool(options.get("bind")), {**inherited, **options})

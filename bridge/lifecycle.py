@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,10 +13,8 @@ from celery.exceptions import Ignore, Reject
 
 from bridge.errors import PublicError
 from bridge.events import run_uuid
+from bridge.header import counted
 from bridge.text import public, public_json, shorten
-
-HEADER: Final = "taskcast"
-"""The message header that says whose a run is and where it reports."""
 
 RESULT_LIMIT: Final = 100_000
 
@@ -72,7 +70,12 @@ class Identity:
     max_attempts: int | None = None
     input_file: str | None = None
     metadata: Mapping[str, Any] | None = None
-    tags: tuple[str, ...] = field(default=())
+    tags: tuple[str, ...] = ()
+    earlier: int = 0
+
+    def attempt(self, retries: object) -> int:
+        """The number of an attempt, from Celery's count of retries."""
+        return self.earlier + counted(retries) + 1
 
     def fields(self) -> dict[str, Any]:
         columns = {
@@ -91,13 +94,18 @@ class Identity:
 
     def header(self) -> dict[str, Any]:
         """The part of the message headers that hands this identity to the worker."""
-        values = {"user_id": self.owner, "channel": self.channel, "parent": self.parent_id}
+        values = {
+            "user_id": self.owner,
+            "channel": self.channel,
+            "parent": self.parent_id,
+            "earlier": self.earlier or None,
+        }
         return {name: value for name, value in values.items() if value is not None}
 
 
-def published(identity: Identity, retries: int, eta: str | None) -> dict[str, Any]:
+def published(identity: Identity, retries: object, eta: object) -> dict[str, Any]:
     """Queued, or scheduled for a later time, or on its way to another attempt."""
-    if retries:
+    if counted(retries):
         return {"status": "retrying", "state": "RETRY", **identity.fields()}
     return {"status": "scheduled" if eta else "queued", "state": "PENDING", **identity.fields()}
 

@@ -24,7 +24,7 @@ _CELERY_OPTIONS: Final = frozenset(dir(CeleryTask)) | {
     "pydantic_dump_kwargs", "autoretry_for", "dont_autoretry_for", "retry_kwargs", "retry_backoff",
     "retry_backoff_max", "retry_jitter", "queue", "routing_key", "exchange", "run",
 }  # fmt: skip
-_CHANNEL: Final = re.compile(r"[\w.:@+-]{1,200}", re.ASCII)
+CHANNEL: Final = re.compile(r"[\w.:@+-]{1,200}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,11 @@ class Declaration:
         for name in names:
             if arguments.get(name) is None:
                 raise ArgumentError(name, None, f"{self.task} reports on {self.channel!r}: pass {name}")
-        channel = self.channel.format_map({name: arguments[name] for name in names})
-        if not _CHANNEL.fullmatch(channel):
+        try:
+            channel = self.channel.format_map({name: arguments[name] for name in names})
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise ArgumentError("channel", self.channel, f"does not fit the arguments ({error})") from error
+        if not CHANNEL.fullmatch(channel):
             raise ArgumentError("channel", channel, "letters, digits and . : @ + _ - only, at most 200")
         return channel
 

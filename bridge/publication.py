@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.events import run_uuid
-from bridge.lifecycle import HEADER, Identity
+from bridge.header import Header, counted
+from bridge.lifecycle import Identity
 from bridge.options import Declaration
 from bridge.run import Run
+from bridge.text import public, shorten
 
 _INPUT_FILE = "input_file"
 _NOBODYS = Identity(run_id="", root_id="", task="")
@@ -60,9 +62,9 @@ def identify(
     Raises:
         ArgumentError: an argument that names the owner or the channel is unusable.
     """
-    known = headers.get(HEADER) or {}
+    known = Header.read(headers)
     run_id = run_uuid(headers["id"])
-    parent_id = known.get("parent") or _parent(run_id, around)
+    parent_id = known.parent or _parent(run_id, around)
     if parent_id == run_id:  # the body of a chord that goes on under its caller's id
         parent_id = None
     inherited = around.identity if around is not None else _NOBODYS
@@ -70,16 +72,21 @@ def identify(
     return Identity(
         run_id=run_id,
         root_id=run_uuid(headers.get("root_id") or headers["id"]),
-        task=task,
-        queue=queue,
-        owner=known.get("user_id") or declaration.owner_of(arguments) or inherited.owner,
-        channel=known.get("channel") or _channel(declaration, arguments) or inherited.channel,
+        task=_text(task) or "unknown",
+        queue=_text(queue),
+        owner=known.user_id or declaration.owner_of(arguments) or inherited.owner,
+        channel=known.channel or _channel(declaration, arguments) or inherited.channel,
         parent_id=parent_id,
-        max_attempts=None if max_retries is None else max_retries + 1,
-        input_file=input_file if isinstance(input_file, str) else None,
-        metadata=known.get("metadata"),
-        tags=tuple(known.get("tags") or ()),
+        max_attempts=None if max_retries is None else counted(max_retries) + 1,
+        input_file=_text(input_file),
+        metadata=known.metadata,
+        tags=known.tags,
+        earlier=known.earlier,
     )
+
+
+def _text(value: Any) -> str | None:
+    return shorten(public(value)) if isinstance(value, str) else None
 
 
 def _channel(declaration: Declaration, arguments: Mapping[str, Any]) -> str | None:

@@ -7,14 +7,17 @@ can tell nothing, and is for the reaper, which will stand in `bridge/reaper.py`.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from celery import Celery, signals
+from celery import Celery, signals, uuid
+from celery.exceptions import OperationalError
 
 from bridge import lifecycle
 from bridge.events import LogLine, Patch, run_uuid
-from bridge.lifecycle import HEADER
-from bridge.request import reported_request
+from bridge.header import HEADER
+from bridge.request import goes_on_after_report, reported_request
 from bridge.run import Run, current_run, enter
 
 if TYPE_CHECKING:
@@ -56,13 +59,14 @@ class Signals:
     def before_task_publish(
         self, sender: str, headers: dict[str, Any], body: Any, routing_key: str, **_: Any
     ) -> None:
-        if not self._is_ours(sender) or not self._mirrored(sender):
-            return
+        if not self._is_ours(sender) or not self._mirrored(sender) or "id" not in headers:
+            return  # without an id in its headers it is of protocol 1; the worker tells of it
         published = self._bridge.publication(sender, headers, body, routing_key)
-        headers[HEADER] = {**(headers.get(HEADER) or {}), **published.identity.header()}
-        retries = headers.get("retries") or 0
-        fields = lifecycle.published(published.identity, retries, headers.get("eta"))
-        self._append(published.identity, retries + 1, fields, fresh=True, parts=published.parts)
+        identity, retries = published.identity, headers.get("retries")
+        given = headers.get(HEADER)
+        headers[HEADER] = {**(given if isinstance(given, dict) else {}), **identity.header()}
+        fields = lifecycle.published(identity, retries, headers.get("eta"))
+        self._append(identity, retries, fields, fresh=True, parts=published.parts)
 
     # In the worker's main process
 
@@ -74,9 +78,9 @@ class Signals:
             identity = self._bridge.identity_of(
                 request.task, request.request_dict, request.args, request.kwargs
             )
-            retries = request.request_dict.get("retries") or 0
+            retries = request.request_dict.get("retries")
             fields = lifecycle.published(identity, retries, request.request_dict.get("eta"))
-            self._append(identity, retries + 1, fields, fresh=True)
+            self._append(identity, retries, fields, fresh=True)
 
     def task_revoked(self, sender: Any, request: Any, terminated: bool, expired: bool, **_: Any) -> None:
         if self._follows(sender):
@@ -108,7 +112,7 @@ class Signals:
 
     def task_failure(self, sender: Any, task_id: str, exception: BaseException, **_: Any) -> None:
         """In the executing process, or in the main one for what the executing one can't tell."""
-        if not self._follows(sender):
+        if not self._follows(sender) or goes_on_after_report():
             return
         fields = lifecycle.failed(exception, self._bridge.settings.expose_errors)
         run = self._current(task_id)
@@ -116,8 +120,9 @@ class Signals:
             logs = [LogLine("error", fields["error_message"], time.time())]
             run.finish(fields, logs)
             self._end_those_waiting(sender.request)
-        else:
-            request = reported_request() or sender.request
+            return
+        request = reported_request() or sender.request
+        if _get(request, "id"):  # else an error after the run, told by task_internal_error
             self._end(sender, request, fields)
 
     def task_retry(self, sender: Any, request: Any, reason: Any, **_: Any) -> None:
@@ -166,14 +171,17 @@ class Signals:
 
     def requeued(self, sender: Any, request: Any) -> None:
         """The run goes back to its queue with no signal of Celery's; its attempt starts anew."""
+        if not self._follows(sender):
+            return
         identity = self._bridge.identity_of(sender, request, None, None)
-        self._append(identity, (_get(request, "retries") or 0) + 1, {"status": "queued", "state": "PENDING"})
+        self._append(identity, _get(request, "retries"), {"status": "queued", "state": "PENDING"})
 
     # Pieces
 
     def _is_ours(self, task: str) -> bool:
         app: Celery = self._bridge.app
-        return task in app.tasks or app is _current_app()
+        publisher = _publisher.get()
+        return app is publisher if publisher is not None else task in app.tasks
 
     def _follows(self, task: Any) -> bool:
         return task.app is self._bridge.app and self._mirrored(task.name)
@@ -188,15 +196,13 @@ class Signals:
 
     def _end(self, task: Any, request: Any, fields: dict[str, Any]) -> None:
         identity = self._bridge.identity_of(task, request, None, None)
-        retries = _get(request, "retries") or 0
         logs = [LogLine("error", fields["error_message"], time.time())]
-        self._append(identity, retries + 1, {**identity.fields(), **fields}, logs)
+        self._append(identity, _get(request, "retries"), {**identity.fields(), **fields}, logs)
         self._end_those_waiting(request)
 
     def _end_message(self, headers: Any, task_id: str, name: str, fields: dict[str, Any]) -> None:
         identity = self._bridge.identity_of_message(name, task_id, headers or {})
-        retries = (headers or {}).get("retries") or 0
-        self._append(identity, retries + 1, {**identity.fields(), **fields})
+        self._append(identity, (headers or {}).get("retries"), {**identity.fields(), **fields})
 
     def _end_those_waiting(self, request: Any) -> None:
         for run_id in lifecycle.members_waiting_for(request):
@@ -207,12 +213,13 @@ class Signals:
     def _append(
         self,
         identity: lifecycle.Identity,
-        attempt: int,
+        retries: object,
         fields: dict[str, Any],
         logs: list[LogLine] | None = None,
         fresh: bool = False,
         parts: int = 1,
     ) -> None:
+        attempt = identity.attempt(retries)
         patch = Patch(identity.run_id, attempt, time.time(), fields, logs or [], fresh=fresh, parts=parts)
         self._patch(identity.root_id, patch)
 
@@ -224,8 +231,25 @@ def _get(request: Any, name: str) -> Any:
     return request.get(name) if isinstance(request, dict) else getattr(request, name, None)
 
 
-def _current_app() -> Celery:
-    from celery import current_app
+_publisher: ContextVar[Celery | None] = ContextVar("taskcast_publisher", default=None)
 
-    app: Celery = current_app._get_current_object()
-    return app
+
+def publishing(app: Celery) -> Callable[..., Any]:
+    """`app.send_task`, through which every message of the app goes: tells who publishes, and who could not.
+
+    Celery's signal names the task only, which several apps of one process may have.
+    """
+    send = app.send_task
+
+    def send_task(name: str, *args: Any, task_id: str | None = None, **options: Any) -> Any:
+        task_id = task_id or uuid()
+        token = _publisher.set(app)
+        try:
+            return send(name, *args, task_id=task_id, **options)
+        except OperationalError:
+            app.bridge.signals.publication_failed(task_id)
+            raise
+        finally:
+            _publisher.reset(token)
+
+    return send_task

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
 from inspect import getattr_static
 from typing import Any, ClassVar, TypeVar
 
-from celery import Task, uuid
-from celery.exceptions import OperationalError
+from celery import Task
 
 from bridge.errors import PublicError
 from bridge.limits import Concurrency, Rate
 from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
+from bridge.replacement import counting_on
 from bridge.run import Run, current_run, detached_run
 
 T = TypeVar("T")
@@ -51,18 +52,13 @@ class BridgeTask(Task):
         fun = None if run is Task.run else run.__func__ if unbound else run
         options = {option: getattr(cls, option) for option in OPTIONS}
         cls.declaration = declare(name, fun, not unbound, options)
+        if not hasattr(cls.__call__, "_marks_body"):  # a class of the user's own may never call super's
+            cls.__call__ = _marking_body(cls.__call__)  # type: ignore[method-assign]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        run = current_run()
-        if run is None or self.request.called_directly:
+        if current_run() is None or self.request.called_directly:
             return super().__call__(*args, **kwargs)
-        if run.problem is not None:
-            raise PublicError(str(run.problem), code="bad_arguments") from run.problem
-        run.in_body = True
-        try:
-            return self.run(*args, **kwargs)
-        finally:
-            run.in_body = False
+        return self.run(*args, **kwargs)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Publish a run, as Celery does; a user id or channel that can't work is refused here.
@@ -71,23 +67,21 @@ class BridgeTask(Task):
             ArgumentError: an argument that names the owner or the channel is unusable.
         """
         self._check_arguments(args or (), kwargs or {})
-        task_id = options.pop("task_id", None) or uuid()
-        try:
-            return super().apply_async(args, kwargs, task_id=task_id, **options)
-        except OperationalError:
-            self.app.bridge.signals.publication_failed(task_id)
-            raise
+        return super().apply_async(args, kwargs, **options)
 
     def replace(self, sig: Any) -> Any:
         """Go on as `sig` under this run's id, as Celery does; the run's row goes on too."""
         run = current_run()
         if run is not None:
             run.handed_over = True
+            if run.attempt > 1:
+                sig = counting_on(self.app, sig, run.attempt - 1)
         return super().replace(sig)
 
     def _check_arguments(self, args: Iterable[Any], kwargs: dict[str, Any]) -> None:
         declaration = self.declaration
-        if declaration.channel is None and declaration.owner not in kwargs and not args:
+        unused = declaration.channel is None and declaration.owner not in kwargs and not args
+        if unused or not declaration.mirror:
             return
         arguments = declaration.arguments(args, kwargs)
         declaration.owner_of(arguments)
@@ -129,3 +123,23 @@ class BridgeTask(Task):
     def last_checkpoint(self) -> Any:
         """What `checkpoint` kept last; see `Run.last_checkpoint`."""
         return self._run.last_checkpoint
+
+
+def _marking_body(call: Callable[..., Any]) -> Callable[..., Any]:
+    """`__call__` that lets its run know when the body executes: what it publishes then is its child."""
+
+    @wraps(call)
+    def marking(self: BridgeTask, *args: Any, **kwargs: Any) -> Any:
+        run = current_run()
+        if run is None or run.in_body or self.request.called_directly:
+            return call(self, *args, **kwargs)
+        if run.problem is not None:
+            raise PublicError(str(run.problem), code="bad_arguments") from run.problem
+        run.in_body = True
+        try:
+            return call(self, *args, **kwargs)
+        finally:
+            run.in_body = False
+
+    marking._marks_body = True  # type: ignore[attr-defined]
+    return marking

@@ -1,0 +1,84 @@
+"""The message header by which a run's identity travels, read as if an enemy had written it.
+
+Whoever can publish to the broker can write it. What has not the right form counts as absent, so that
+a forged header can spoil nothing but the row of its own run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from bridge.options import CHANNEL
+from bridge.text import public_json
+
+HEADER: Final = "taskcast"
+METADATA_LIMIT: Final = 16_000
+"""Bytes of JSON that a run may carry as metadata."""
+
+TAGS_LIMIT: Final = 50
+MOST_ATTEMPTS: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Whose a run is, where it reports, and what came before it."""
+
+    user_id: str | None = None
+    channel: str | None = None
+    parent: str | None = None
+    earlier: int = 0  # attempts that were made under this id before Celery began to count anew
+    metadata: Mapping[str, Any] | None = None
+    tags: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, headers: Mapping[str, Any]) -> Header:
+        raw = headers.get(HEADER)
+        if not isinstance(raw, dict):
+            return _EMPTY
+        channel, tags = raw.get("channel"), raw.get("tags")
+        return cls(
+            user_id=_uuid(raw.get("user_id")),
+            channel=channel if isinstance(channel, str) and CHANNEL.fullmatch(channel) else None,
+            parent=_uuid(raw.get("parent")),
+            earlier=counted(raw.get("earlier")),
+            metadata=_metadata(raw.get("metadata")),
+            tags=_tags(tags) if isinstance(tags, (list, tuple)) else (),
+        )
+
+
+_EMPTY: Final = Header()
+
+
+def counted(value: object) -> int:
+    """A count of attempts as it was meant; 0 where it is none."""
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_ATTEMPTS
+    return value if is_count else 0  # type: ignore[return-value]
+
+
+def _uuid(value: object) -> str | None:
+    try:
+        return str(UUID(value)) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _metadata(value: object) -> dict[str, Any] | None:
+    if not isinstance(value, dict) or not value:
+        return None
+    try:
+        raw = json.dumps(value, allow_nan=False)
+        if len(raw) > METADATA_LIMIT:
+            return None
+        cleaned: dict[str, Any] = public_json(json.loads(raw))
+        return cleaned
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _tags(values: list[Any] | tuple[Any, ...]) -> tuple[str, ...]:
+    texts = [public_json(tag) for tag in values[:TAGS_LIMIT] if isinstance(tag, str) and len(tag) <= 100]
+    return tuple(text for text in texts if text)
