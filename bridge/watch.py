@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -60,10 +60,12 @@ async def follow(supabase: SupabaseSettings, channel: str, private: bool = True)
     while True:
         try:
             async for event, payload in _connection(supabase, channel, private):
-                if event == "row" and seen.get(payload["run_id"], -1) >= payload["seq"]:
+                # On a public channel anybody may say anything: what is no snapshot is shown and not counted.
+                run, seq = str(payload.get("run_id")), payload.get("seq")
+                if event == "row" and seen.get(run, -1) >= payload["seq"]:
                     continue
-                if event in ("row", "state", "progress"):
-                    seen[payload["run_id"]] = payload["seq"]
+                if event in ("row", "state", "progress") and isinstance(seq, int):
+                    seen[run] = seq
                 joined = joined or event == "joined"
                 yield event, payload
         except (KeyRefused, SchemaMissing) as error:
@@ -87,7 +89,7 @@ async def _connection(supabase: SupabaseSettings, channel: str, private: bool) -
     client = AsyncRealtimeClient(f"{supabase.url}/realtime/v1", key, auto_reconnect=False)
     joined = client.channel(channel, _join_config(private))
     for name in _EVENTS:
-        joined.on_broadcast(name, lambda frame: events.put_nowait((frame["event"], frame["payload"])))
+        joined.on_broadcast(name, lambda frame: events.put_nowait(_event(frame)))
     try:
         await client.connect()
         await joined.subscribe(on_state)
@@ -115,6 +117,11 @@ async def _connection(supabase: SupabaseSettings, channel: str, private: bool) -
     finally:
         with suppress(Exception):
             await client.close()
+
+
+def _event(frame: Mapping[str, Any]) -> Event:
+    payload = frame.get("payload")
+    return str(frame["event"]), dict(payload) if isinstance(payload, Mapping) else {"message": str(payload)}
 
 
 async def _recent(supabase: SupabaseSettings, channel: str) -> list[dict[str, Any]]:
@@ -180,14 +187,18 @@ def line_of(event: str, payload: dict[str, Any], now: datetime) -> str:
     """
     clock = f"{now:%H:%M:%S}"
     if event in ("joined", "away"):
-        return f"{clock} {event:<8} {public(str(payload.get('message', '')))}".rstrip()
+        return _one_line(f"{clock} {event:<8} {payload.get('message', '')}")
     percent = payload.get("progress")
-    bar = " " * (_BAR + 6) if percent is None else f"{bar_of(percent)} {percent:>3} %"
+    bar = f"{bar_of(percent)} {percent:>3} %" if isinstance(percent, int) else " " * (_BAR + 6)
     text = payload.get("message") or payload.get("step") or ""
     if event == "log":
         text = f"{payload.get('level')}: {text}"
     status, run = str(payload.get("status")), str(payload.get("run_id"))[:8]
-    return f"{clock} {event:<8} {public(status):<11} {bar} {public(run)} {public(str(text))}".rstrip()
+    return _one_line(f"{clock} {event:<8} {public(status):<11} {bar} {run} {text}")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(public(text).splitlines()).replace("\t", " ").rstrip()
 
 
 def bar_of(percent: int) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
+
+import pytest
 
 from bridge.watch import bar_of, line_of
 
@@ -32,3 +35,22 @@ def test_control_characters_of_users_do_not_reach_the_terminal() -> None:
 
 def test_the_bar_holds_any_percentage() -> None:
     assert {len(bar_of(percent)) for percent in (-5, 0, 33, 100, 500)} == {20}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {},
+        {
+            "run_id": None,
+            "status": "\x1b[2J",
+            "progress": "\x1b]0;x\x07",
+            "message": "a\n12:00:00 state forged",
+        },
+        {"run_id": "\x1b[2J", "status": {"a": 1}, "progress": [5], "message": ["\x9b2J"], "level": "\x1b[2J"},
+    ],
+)
+@pytest.mark.parametrize("event", ["state", "progress", "log", "away"])
+def test_a_forged_message_is_one_harmless_line(event: str, payload: dict[str, Any]) -> None:
+    """On a public channel anybody sends anything."""
+    assert line_of(event, payload, NOON).isprintable()
