@@ -15,6 +15,7 @@ from bridge.settings import BridgeSettings
 from tests.waiting import wait_until
 
 SETTINGS = "TASKCAST_TEST_SETTINGS"
+BROKER = "TASKCAST_TEST_BROKER"  # where it is not the outbox's Redis
 CHECKOUT = Path(__file__).parent.parent
 
 

@@ -10,10 +10,11 @@ from celery import Celery, chain, chord, group
 from celery.exceptions import Ignore, Reject
 
 from bridge import Bridge, BridgeSettings, PublicError, current_run
-from tests.processes import SETTINGS
+from tests.processes import BROKER, SETTINGS
 
 settings = BridgeSettings.model_validate_json(os.environ[SETTINGS])
-app = Celery("acceptance", broker=settings.outbox.redis_url, backend=settings.outbox.redis_url)
+redis_url = os.environ.get(BROKER, settings.outbox.redis_url)
+app = Celery("acceptance", broker=redis_url, backend=redis_url)
 app.conf.update(
     task_default_queue=f"{settings.outbox.prefix}-default",
     broker_transport_options={"global_keyprefix": f"{settings.outbox.prefix}-"},
@@ -121,6 +122,23 @@ def passed_on(self: Any, user_id: str) -> None:
 @app.task(bind=True, channel=CHANNEL)
 def lost(self: Any, user_id: str) -> None:
     os._exit(7)
+
+
+@app.task(bind=True, channel=CHANNEL, reject_on_worker_lost=True)
+def lost_once(self: Any, user_id: str) -> None:
+    """Takes its process with it, and runs when its message comes again."""
+    if self.last_checkpoint is None:
+        self.checkpoint("seen")
+        self.progress(1, 2, "about to be lost")
+        os._exit(7)
+
+
+@app.task(bind=True, channel=CHANNEL, time_limit=1, acks_on_timeout=False)
+def slow_once(self: Any, user_id: str) -> None:
+    """Is killed at its time limit, and runs when its message comes again."""
+    if self.last_checkpoint is None:
+        self.checkpoint("seen")
+        time.sleep(60)
 
 
 @app.task(bind=True, channel=CHANNEL)
