@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
 from multidict import CIMultiDict
-from yarl import URL
 
 from bridge.local import cors, visitors
 from bridge.local.keys import Keys
@@ -31,7 +31,7 @@ class Mounted(Protocol):
 class Gateway:
     """An aiohttp server on a listening socket; a service in `down` answers 503."""
 
-    def __init__(self, keys: Keys, rest: URL, auth: Mounted, realtime: Mounted) -> None:
+    def __init__(self, keys: Keys, rest: Path, auth: Mounted, realtime: Mounted) -> None:
         self.down: set[str] = set()
         self._keys = keys
         self._proxy = Proxy(rest)

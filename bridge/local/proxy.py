@@ -1,8 +1,9 @@
-"""Passes requests on to PostgREST, streaming both ways over kept connections."""
+"""Passes requests on to PostgREST, streaming both ways over kept connections to its unix socket."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import aiohttp
 from aiohttp import web
@@ -21,16 +22,16 @@ _OWN_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
 class Proxy:
-    """A streaming reverse proxy to one upstream on loopback."""
+    """A streaming reverse proxy to one upstream on a unix socket."""
 
-    def __init__(self, upstream: URL) -> None:
+    def __init__(self, upstream: Path) -> None:
         self._upstream = upstream
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
         """Open the pool of connections."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+            connector=aiohttp.UnixConnector(str(self._upstream), limit=0, keepalive_timeout=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
             auto_decompress=False,
@@ -53,7 +54,7 @@ class Proxy:
         try:
             async with self._session.request(
                 request.method,
-                URL(f"{self._upstream}{path_and_query}", encoded=True),
+                URL(f"http://postgrest{path_and_query}", encoded=True),
                 headers=sent,
                 data=request.content if request.body_exists else None,
                 allow_redirects=False,

@@ -12,7 +12,6 @@ import aiohttp
 from bridge.errors import LocalStackError
 from bridge.local import npm
 from bridge.local.keys import Keys
-from bridge.local.ports import LOOPBACK, choose_port
 from bridge.local.processes import Command, Process
 
 _PROJECT = Path(__file__).parent
@@ -33,18 +32,20 @@ async def find_postgrest(cache: Path) -> Path:
 
 
 class Rest:
-    """PostgREST on a free loopback port, between the gateway and the database."""
+    """PostgREST on a unix socket, between the gateway and the database.
 
-    def __init__(self, process: Process, binary: Path, database_url: str, keys: Keys) -> None:
-        self.port = choose_port()
-        self._admin_port = choose_port()
+    Not on a port: there it would answer pages of the internet, which the gateway turns away.
+    """
+
+    def __init__(self, process: Process, binary: Path, database_url: str, socket: Path, keys: Keys) -> None:
+        self.socket = socket
         self._process = process
         self._command = Command([str(binary)], self._environment(database_url, keys.jwt_secret))
 
     async def start(self) -> None:
         """Start and wait until the schema cache is loaded."""
         await self._process.start(self._command)
-        async with aiohttp.ClientSession() as client:
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket))) as client:
             await self._process.until_ready(lambda: self._answers(client), _READY_WITHIN)
 
     async def stop(self) -> None:
@@ -53,7 +54,7 @@ class Rest:
 
     async def _answers(self, client: aiohttp.ClientSession) -> bool:
         try:
-            async with client.get(f"http://{LOOPBACK}:{self._admin_port}/ready") as answer:
+            async with client.head("http://postgrest/") as answer:
                 return answer.ok
         except aiohttp.ClientError:
             return False
@@ -66,8 +67,7 @@ class Rest:
             "PGRST_DB_ANON_ROLE": "anon",
             "PGRST_DB_MAX_ROWS": "1000",
             "PGRST_JWT_SECRET": jwt_secret,
-            "PGRST_SERVER_HOST": LOOPBACK,
-            "PGRST_SERVER_PORT": str(self.port),
-            "PGRST_ADMIN_SERVER_PORT": str(self._admin_port),
+            "PGRST_SERVER_UNIX_SOCKET": str(self.socket),
+            "PGRST_SERVER_UNIX_SOCKET_MODE": "600",
             "PGRST_LOG_LEVEL": "warn",
         }

@@ -11,8 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from yarl import URL
-
 from bridge.errors import LocalStackError, PartCrashed
 from bridge.local import database
 from bridge.local.auth import Auth
@@ -139,7 +137,9 @@ class Stack(HasEndpoints):
         _, _, postgrest = await _together(
             _started(redis, undo), self._database_ready(postgres, undo), find_postgrest(cache_directory())
         )
-        self._gateway = await self._services(postgres, process("rest"), postgrest, undo)
+        self._gateway = await self._services(
+            postgres, process("rest"), postgrest, directories.runtime / "rest.sock", undo
+        )
         await self._gateway.start(listener)
         undo.push_async_callback(self._gateway.stop)
         await control.start()
@@ -150,18 +150,18 @@ class Stack(HasEndpoints):
         await database.prepare(postgres.url(over_tcp=False), self._migrations)
 
     async def _services(
-        self, postgres: Postgres, process: Process, postgrest: Path, undo: AsyncExitStack
+        self, postgres: Postgres, process: Process, postgrest: Path, rest_socket: Path, undo: AsyncExitStack
     ) -> Gateway:
         """Start what stands between the gateway and the database."""
         keys = self._keys
-        rest = Rest(process, postgrest, postgres.url("authenticator", over_tcp=False), keys)
+        rest = Rest(process, postgrest, postgres.url("authenticator", over_tcp=False), rest_socket, keys)
         realtime = Realtime(postgres.url("supabase_admin"), keys.jwt_secret, self._tenant, keys.exchange)
         auth = Auth(
             postgres.url("supabase_auth_admin", over_tcp=False), keys, f"{self.endpoints.url}/auth/v1"
         )
         self._parts |= {"rest": rest, "realtime": realtime}
         await _together(*(_started(part, undo) for part in (rest, realtime, auth)))
-        return Gateway(keys, URL(f"http://{LOOPBACK}:{rest.port}"), auth, realtime)
+        return Gateway(keys, rest.socket, auth, realtime)
 
     def _told(self, url: str, database_url: str, redis_url: str, control: Path, logs: Path) -> Endpoints:
         return Endpoints(

@@ -1,4 +1,4 @@
-"""What a signed-in user tries on the rows and channels of another, by PostgREST's and Realtime's own means."""
+"""What a signed-in user tries on rows and channels of another, by PostgREST's and Realtime's own means."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ async def test_channels_of_others_are_not_joined(
 
 
 async def test_nobody_but_the_service_sends_on_a_users_channel(stack: RunningStack, user: User) -> None:
-    """By the socket, by REST, by presence: the user's own channel carries what the bridge says and no more."""
+    """By the socket, by REST, by presence: his own channel carries what the bridge says."""
     topic = f"import-socials-{user.id}"
     async with (
         Wire.open(stack.url, stack.anon_key) as listener,

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.local.running import RunningStack
 
-# table: what authenticated may do with it; in brackets, the columns where it is not all of them. anon: nothing.
+# What authenticated may do with each table; in brackets, the columns where it is not all. anon: nothing.
 TABLES = {
     "processing_jobs": {"SELECT"},
     "processing_job_logs": {"SELECT"},

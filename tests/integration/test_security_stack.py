@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from websockets.exceptions import InvalidStatus
 from bridge.local import Stack
 from bridge.local.running import RunningStack
 
+LINUX = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux' /proc")
 PATHS = ["/rest/v1/processing_jobs", "/auth/v1/settings", "/realtime/v1/api/broadcast"]
 
 
@@ -67,15 +69,35 @@ def test_data_logs_and_sockets_are_their_owners_alone(tmp_path: Path) -> None:
             assert running.jwt_secret not in log.read_text(errors="replace")
 
 
+@LINUX
 def test_no_key_stands_in_the_arguments_of_a_process(stack: RunningStack) -> None:
     """Every account of a machine reads them with `ps`."""
-    commands = [
-        path.read_bytes().decode(errors="replace")
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if path.exists()
+    ours = [
+        Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+        for pid in (*_processes(stack), str(stack.endpoints.pid))
     ]
-    ours = [command for command in commands if "postgrest" in command or "bridge.local" in command]
     assert ours
     for command in ours:
         for key in (stack.service_key, stack.secret_key, stack.jwt_secret):
             assert key not in command
+
+
+@LINUX
+def test_postgrest_listens_on_no_port(stack: RunningStack) -> None:
+    """A page of the internet would reach it there, past the gateway's look at where the page is from."""
+    [postgrest] = [pid for pid, command in _processes(stack).items() if command.startswith("postgrest")]
+    listening = {
+        line.split()[9]
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()
+        if line.split()[3] == "0A"
+    }
+    handles = {os.readlink(handle) for handle in Path(f"/proc/{postgrest}/fd").iterdir()}
+    assert {f"socket:[{number}]" for number in listening} & handles == set()
+
+
+def _processes(stack: RunningStack) -> dict[str, str]:
+    """The names of the programs that the stack started, by process id."""
+    pid = stack.endpoints.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {child: Path(f"/proc/{child}/comm").read_text().strip() for child in children}
