@@ -66,7 +66,11 @@ def local(arguments: tuple[str, ...]) -> None:
 def demo(context: click.Context, arguments: tuple[str, ...]) -> None:
     """Run the application's demo, the package `demo` beside its Celery app."""
     name = f"{_app(context).main}.demo"
-    if find_spec(name) is None:
+    try:
+        found = find_spec(name)
+    except ModuleNotFoundError:  # the app is no package
+        found = None
+    if found is None:
         _stop(f"this application has no demo ({name})")
     # A process of its own: the demo starts what the app's settings name, before it loads the app.
     os.execv(sys.executable, [sys.executable, "-m", name, *arguments])  # noqa: S606
