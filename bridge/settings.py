@@ -36,6 +36,10 @@ class SupabaseSettings(_Settings):
     @field_validator("key")
     @classmethod
     def _is_a_service_key(cls, key: SecretStr) -> SecretStr:
+        raw = key.get_secret_value()
+        if not (raw.isascii() and raw.isprintable()) or " " in raw:
+            # No header can carry it, and the HTTP library's complaint would show it in the logs.
+            raise ValueError("has a blank, a line break or another character that no key has; copy it anew")
         if key.get_secret_value().startswith("sb_publishable_"):
             raise ValueError("is the publishable key; the bridge needs the secret key (sb_secret_...)")
         return key

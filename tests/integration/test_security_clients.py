@@ -128,6 +128,17 @@ def test_a_user_does_not_read_back_even_a_token_of_his_own(attacker: httpx.Clien
     assert attacker.get(f"/social_account_secrets?account_id=eq.{own}").status_code == 403
 
 
+def test_a_user_connects_a_bounded_number_of_accounts(attacker: httpx.Client, user: User) -> None:
+    def connect(first: int, last: int) -> httpx.Response:
+        rows = [{"user_id": user.id, "provider": "feed", "handle": f"{n}"} for n in range(first, last)]
+        return attacker.post("/social_accounts", json=rows)
+
+    assert connect(0, 100).status_code == 201
+    for first, last in ((100, 101), (100, 5_000)):
+        refused = connect(first, last)
+        assert (refused.status_code, refused.json()["code"]) == (400, "23514")
+
+
 @pytest.mark.parametrize("resolution", ["merge-duplicates", "ignore-duplicates"])
 def test_upserts_touch_no_row_of_another(
     stack: RunningStack, attacker: httpx.Client, victim: Victim, user: User, resolution: str

@@ -127,6 +127,16 @@ def test_the_publishable_key_is_refused_and_not_shown(environ: Callable[..., Non
     ]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", " x", "\u200b"], ids=ascii)
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(
+    end: str, environ: Callable[..., None]
+) -> None:
+    """A mounted secret often ends in a line break; the HTTP library would print it with the key."""
+    environ(SUPABASE_URL=URL, SUPABASE_SECRET_KEY=SECRET_KEY + end)
+    told = "has a blank, a line break or another character that no key has; copy it anew"
+    assert refusal()[1:] == [f"  SUPABASE_SECRET_KEY: {told}"]
+
+
 @pytest.mark.parametrize("name", ["SUPABASE_SECRET_KEY", "FLOWER_PASSWORD", "OPENAI_API_KEY"])
 def test_a_secret_is_not_shown(name: str, environ: Callable[..., None]) -> None:
     environ(**{"SUPABASE_URL": URL, "SUPABASE_SECRET_KEY": SECRET_KEY, name: "never-shown"})

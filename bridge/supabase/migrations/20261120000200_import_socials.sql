@@ -106,6 +106,30 @@ create policy "users see their own topics" on public.topics
 create policy "users see the topics of their own posts" on public.post_topics
   for select to authenticated using (user_id = (select auth.uid()));
 
+-- ---------------------------------------------------------------- how many
+
+-- A run imports one account after the other: without a bound, one user would keep a worker for days.
+create function public.bound_social_accounts() returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  if exists (
+    select from public.social_accounts a
+    where a.user_id in (select n.user_id from added n)
+    group by a.user_id having count(*) > 100
+  ) then
+    raise exception 'at most 100 accounts can be connected' using errcode = '23514';
+  end if;
+  return null;
+end
+$$;
+
+revoke execute on function public.bound_social_accounts() from public, anon, authenticated;
+
+create trigger bound_social_accounts after insert on public.social_accounts
+  referencing new table as added for each statement execute function public.bound_social_accounts();
+
 -- ---------------------------------------------------------------- the token, written and never read back
 
 create function public.set_social_account_token(account_id uuid, access_token text)
