@@ -75,7 +75,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 @contextmanager
 def _stage(options: argparse.Namespace, screen: Screen) -> Iterator[Stage]:
     with ExitStack() as exits:
-        screen.title("starting Redis, Postgres, PostgREST, Realtime, workers, bridge, Flower")
+        screen.title("starting the embedded stack, two worker pools, bridge and Flower")
         # Only now: these take a second to import, and the line above shows at once.
         from bridge.local import Stack
         from bridge.local.ports import choose_port
