@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None, screen: Screen | None = None) -
     """Run the demo; 0 when every promise was kept, 1 when not, 130 after Ctrl-C before the end."""
     options = _options(arguments)
     screen = screen or Screen(Console(highlight=False, width=None if sys.stdout.isatty() else 160))
-    # As Ctrl-C, for which asyncio knows an orderly way out.
+    # As Ctrl-C, for which asyncio knows an orderly way out; a shell's `&` would have us ignore both.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     verdict: list[str] | None = None
 
