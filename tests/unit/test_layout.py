@@ -143,14 +143,16 @@ def test_every_folder_of_python_is_a_package() -> None:
 
 
 def test_all_names_exactly_what_the_library_gives() -> None:
-    given = {
-        alias.asname or alias.name
-        for node in ast.parse((CHECKOUT / "bridge/__init__.py").read_text()).body
-        if isinstance(node, ast.ImportFrom)
+    imported = {
+        alias.name
+        for node in ast.walk(ast.parse((CHECKOUT / "bridge/__init__.py").read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bridge.")
         for alias in node.names
     }
-    assert sorted(bridge.__all__) == bridge.__all__ == sorted(given)
+    assert sorted(bridge.__all__) == bridge.__all__ == sorted(imported)
     assert all(getattr(bridge, name).__doc__ for name in bridge.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'Bridg'"):
+        bridge.Bridg  # noqa: B018
 
 
 @pytest.fixture(scope="module")
