@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from bridge.events import run_uuid
@@ -14,6 +15,7 @@ from bridge.run import Run
 from bridge.text import public, shorten
 
 _INPUT_FILE = "input_file"
+_LONGEST = 2_000
 _NOBODYS = Identity(run_id="", root_id="", task="")
 
 
@@ -86,7 +88,12 @@ def identify(
 
 
 def _text(value: Any) -> str | None:
-    return shorten(public(value)) if isinstance(value, str) else None
+    return _cleaned(value[:_LONGEST]) if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=512)  # the same few names of tasks and queues, in every run
+def _cleaned(text: str) -> str:
+    return shorten(public(text))
 
 
 def _channel(declaration: Declaration, arguments: Mapping[str, Any]) -> str | None:

@@ -93,7 +93,7 @@ def timed(calls: int, report: Callable[[int], object]) -> tuple[float, float]:
 
 
 def throughput(stack: RunningStack, tasks: int, rounds: int) -> None:
-    rates: dict[str, list[tuple[float, float]]] = {"plain": [], "bridge": []}
+    rates: dict[str, list[tuple[float, float, float]]] = {"plain": [], "bridge": []}
     for _ in range(rounds):  # in turns, so that a busy machine is unjust to both
         for kind, measured in rates.items():
             measured.append(one_round(stack, kind == "plain", tasks))
@@ -101,10 +101,12 @@ def throughput(stack: RunningStack, tasks: int, rounds: int) -> None:
         plain, bridged = (median(each[place] for each in rates[kind]) for kind in ("plain", "bridge"))
         ratio = bridged / plain
         print(f"{what}: plain {plain:,.0f} tasks/s, with the bridge {bridged:,.0f} tasks/s, {ratio:.0%}")
+    plain, bridged = (median(each[2] for each in rates[kind]) for kind in ("plain", "bridge"))
+    print(f"CPU of worker and Redis a task: plain {plain:,.0f} us, with the bridge {bridged:,.0f} us")
 
 
-def one_round(stack: RunningStack, plain: bool, tasks: int) -> tuple[float, float]:
-    """Tasks published and executed in a second."""
+def one_round(stack: RunningStack, plain: bool, tasks: int) -> tuple[float, float, float]:
+    """Tasks published and executed in a second, and microseconds of CPU that one took to execute."""
     queue = f"bench-{uuid.uuid4().hex[:8]}"
     env = {"BENCH_REDIS": stack.redis_url, "BENCH_QUEUE": queue, "PYTHONPATH": os.getcwd()}
     env = {**os.environ, **env, "BENCH_PLAIN": "1" if plain else ""}
@@ -112,25 +114,33 @@ def one_round(stack: RunningStack, plain: bool, tasks: int) -> tuple[float, floa
         [sys.executable, "-c", PUBLISH, str(tasks)], env=env, check=True, capture_output=True, text=True
     )
     client = redis.Redis.from_url(stack.redis_url)
-    with worker(env):
+    server = psutil.Process(client.info()["process_id"])
+    with worker(env) as process:
         wait_until(lambda: client.llen(queue) < tasks, "the worker works", every=0.001)
         started = time.perf_counter()
         left = client.llen(queue)
+        used = cpu(process, server)
         wait_until(lambda: client.llen(queue) + client.hlen("unacked") == 0, "all is done", 120, every=0.005)
         executed = left / (time.perf_counter() - started)
+        used = (cpu(process, server) - used) / left * 1e6
     for key in client.scan_iter(f"{queue}*"):
         client.delete(key)
     client.close()
-    return (tasks - 1) / float(told.stdout), executed
+    return (tasks - 1) / float(told.stdout), executed, used
+
+
+def cpu(worker: psutil.Process, server: psutil.Process) -> float:
+    """Seconds of CPU that a worker, its children and Redis have used."""
+    return sum(sum(each.cpu_times()[:2]) for each in (worker, *worker.children(recursive=True), server))
 
 
 @contextmanager
-def worker(env: dict[str, str]) -> Iterator[None]:
+def worker(env: dict[str, str]) -> Iterator[psutil.Process]:
     command = [sys.executable, "-m", "celery", "-A", "tests.benchmarks.throughput_app", "worker"]
     command += ["-c", "2", "-l", "WARNING", "--without-gossip", "--without-mingle", "-Ofair"]
-    popen = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+    popen = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        yield
+        yield psutil.Process(popen.pid)
     finally:
         popen.terminate()
         popen.wait(30)
