@@ -114,7 +114,8 @@ class Directory:
             return []
         headers = {"Prefer": "return=representation"}
         answer = await self._http.post(f"/rest/v1/{table}", json=list(rows), headers=headers)
-        answer.raise_for_status()
+        if not answer.is_success:
+            raise RuntimeError(f"{table}: {answer.text}")
         inserted: list[Any] = answer.json()
         return inserted
 

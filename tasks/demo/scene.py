@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 from tasks.demo.demo_posts import read_accounts
 from tasks.demo.people import Connected
 from tasks.demo.providers_server import demo_accounts, providers_server
 from tasks.demo.recordings import recordings
+
+_MOST_ACCOUNTS = 100  # of one user, as the database allows
 
 Key = tuple[str, str]
 """(provider, handle) of an account."""
@@ -54,12 +57,12 @@ def own_scene() -> Iterator[Scene]:
 
 @contextmanager
 def recorded_scene(directory: Path) -> Iterator[Scene]:
-    """One user for each provider, over a directory of recorded exchanges."""
+    """A user for each provider, or a few, over a directory of recorded exchanges."""
     people: dict[str, list[Connected]] = {}
     expected: dict[str, dict[Key, Expected]] = {}
     with recordings(directory) as served:
         for account in served.accounts:
-            person = account.provider.display_name.title().replace(" ", "")
+            person = _with_room(people, account.provider.display_name.title().replace(" ", ""))
             connected = Connected(account.provider.value, account.handle, account.server, account.token)
             people.setdefault(person, []).append(connected)
             expected.setdefault(person, {})[account.provider.value, account.handle] = Expected(
@@ -67,3 +70,9 @@ def recorded_scene(directory: Path) -> Iterator[Scene]:
             )
         left_out = [f"{one.provider}/{one.case}: {one.reason}" for one in served.left_out]
         yield Scene(people, expected, visitor=next(iter(people.values())), left_out=left_out)
+
+
+def _with_room(people: Mapping[str, Sequence[Connected]], name: str) -> str:
+    """The name, or the first of `<name> 2`, `<name> 3`, ... whose user may connect one more account."""
+    names = chain([name], (f"{name} {number}" for number in count(2)))
+    return next(one for one in names if len(people.get(one, ())) < _MOST_ACCOUNTS)
