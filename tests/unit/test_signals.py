@@ -41,7 +41,10 @@ class House:
             name, broker="memory://", backend="cache+memory://", set_as_current=False, task_cls=task_class
         )
         self.app.conf.update(
-            task_default_queue=name, broker_connection_retry_on_startup=True, worker_hijack_root_logger=False
+            broker_transport_options={"polling_interval": 0.02},
+            task_default_queue=name,
+            broker_connection_retry_on_startup=True,
+            worker_hijack_root_logger=False,
         )
         self.outbox = MemoryOutbox()
         self.bridge = Bridge(self.app, outbox=self.outbox)
