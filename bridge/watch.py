@@ -165,7 +165,13 @@ def _join_config(private: bool) -> Any:
 
 async def _print(supabase: SupabaseSettings, channel: str, private: bool, as_json: bool) -> None:
     away = ""
+    state: tuple[Any, Any] = ("", 0)
     async for event, payload in follow(supabase, channel, private):
+        snapshot = (payload.get("run_id"), payload.get("seq"))
+        if event == "progress" and snapshot == state and not as_json:
+            continue  # the same snapshot, told as a state a moment ago
+        if event == "state":
+            state = snapshot
         if event == "away" and payload["message"] == away:
             continue  # told once, not with every attempt
         away = payload["message"] if event == "away" else ""
