@@ -447,7 +447,7 @@ async def test_what_the_service_role_called_before_stays_closed_to_others(
 
 
 async def test_a_wrong_key_is_told_at_once(stack: RunningStack, settings: BridgeSettings) -> None:
-    for key in (stack.anon_key, "no key at all"):
+    for key in (stack.anon_key, "no-key-at-all"):
         wrong = SupabaseSettings(url=stack.url, key=key)  # type: ignore[arg-type]
         with pytest.raises(KeyRefused, match="SUPABASE_SECRET_KEY") as refusal:
             async with publishing(settings.model_copy(update={"supabase": wrong})):
