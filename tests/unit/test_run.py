@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -61,8 +62,11 @@ def outbox() -> ListOutbox:
 
 
 @pytest.fixture
-def appender(outbox: ListOutbox) -> Appender:
-    return Appender(outbox, OutboxSettings(flush_interval=0.005))  # type: ignore[arg-type]
+def appender(outbox: ListOutbox) -> Iterator[Appender]:
+    made = Appender(outbox, OutboxSettings(flush_interval=0.005))  # type: ignore[arg-type]
+    yield made
+    outbox.away = False
+    made.close()
 
 
 @pytest.fixture
