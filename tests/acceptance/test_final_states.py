@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from celery import uuid
 
 from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings
@@ -47,8 +48,10 @@ def dispatch(app: ModuleType, kind: str, user: User) -> str:
     elif kind == "expired":
         result = app.fine.apply_async((user.id,), expires=datetime.now(UTC) - timedelta(seconds=5))
     elif kind == "revoked":
-        result = app.fine.apply_async((user.id,), countdown=1)
-        result.revoke()
+        task_id = uuid()
+        told = app.app.control.revoke(task_id, reply=True, limit=1, timeout=10)
+        assert told, "the worker knows of it before it gets the message"
+        result = app.fine.apply_async((user.id,), task_id=task_id)
     else:
         result = getattr(app, kind).delay(user.id)
     return str(result.id)
@@ -170,7 +173,7 @@ def test_a_publisher_without_the_bridge_is_mirrored_from_the_worker_on(
         broker_transport_options=app.app.conf.broker_transport_options,
         task_default_queue=app.app.conf.task_default_queue,
     )
-    with bridge(settings, tmp_path), worker(settings, tmp_path):
+    with plain, bridge(settings, tmp_path), worker(settings, tmp_path):
         good = plain.send_task("tests.acceptance.app.fine", (user.id,)).id
         bad = plain.send_task("tests.acceptance.app.fine", ("nobody",)).id
         found = final_rows(stack, [good, bad])
