@@ -14,7 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 import httpx
 import jwt
@@ -115,19 +115,25 @@ create policy "conformance write" on realtime.messages for insert to authenticat
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def schema(supabase: Target) -> Iterator[str]:
     """Tables and policies: a user reads and writes `own-<user>...` channels, everybody reads `hall-...`."""
     if supabase.database_url is None:
         pytest.skip(f"{_ENV}DATABASE_URL is not set")
-    with psycopg.connect(supabase.database_url, autocommit=True) as connection:
-        connection.execute(SCHEMA)
-        yield supabase.database_url
-        connection.execute(
-            "drop table public.conformance_notes, public.conformance_plain, public.conformance_secrets;"
-            'drop policy "conformance read" on realtime.messages;'
-            'drop policy "conformance write" on realtime.messages;'
-        )
+    _execute(supabase.database_url, SCHEMA)
+    yield supabase.database_url
+    # Gone with the module: what other tests say of all tables is said of the project's own.
+    _execute(
+        supabase.database_url,
+        "drop table public.conformance_notes, public.conformance_plain, public.conformance_secrets;"
+        'drop policy "conformance read" on realtime.messages;'
+        'drop policy "conformance write" on realtime.messages;',
+    )
+
+
+def _execute(database_url: str, statements: LiteralString) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(statements)
 
 
 @pytest.fixture
