@@ -153,9 +153,12 @@ def describe(error: BaseException, expose: bool) -> tuple[str, str]:
 
 
 def members_waiting_for(request: Any) -> list[str]:
-    """Row ids that never run when this run does not succeed: its chord's body, its chain's rest."""
-    signatures = [request.chord] if getattr(request, "chord", None) else []
-    signatures.extend(getattr(request, "chain", None) or [])
+    """Row ids that never run when this run does not succeed: its chord's body, its chain's rest.
+
+    `request` is a task context, or the dict that it is made of.
+    """
+    signatures = [chord] if (chord := request.get("chord")) else []
+    signatures.extend(request.get("chain") or [])
     ids = []
     for signature in signatures:
         options = signature.get("options") or {}

@@ -122,7 +122,7 @@ class Signals:
             self._end_those_waiting(sender.request)
             return
         request = reported_request() or sender.request
-        if _get(request, "id"):  # else an error after the run, told by task_internal_error
+        if request.get("id"):  # else an error after the run, told by task_internal_error
             self._end(sender, request, fields)
 
     def task_retry(self, sender: Any, request: Any, reason: Any, **_: Any) -> None:
@@ -174,7 +174,7 @@ class Signals:
         if not self._follows(sender):
             return
         identity = self._bridge.identity_of(sender, request, None, None)
-        self._append(identity, _get(request, "retries"), {"status": "queued", "state": "PENDING"})
+        self._append(identity, request.get("retries"), {"status": "queued", "state": "PENDING"})
 
     # Pieces
 
@@ -197,7 +197,7 @@ class Signals:
     def _end(self, task: Any, request: Any, fields: dict[str, Any]) -> None:
         identity = self._bridge.identity_of(task, request, None, None)
         logs = [LogLine("error", fields["error_message"], time.time())]
-        self._append(identity, _get(request, "retries"), {**identity.fields(), **fields}, logs)
+        self._append(identity, request.get("retries"), {**identity.fields(), **fields}, logs)
         self._end_those_waiting(request)
 
     def _end_message(self, headers: Any, task_id: str, name: str, fields: dict[str, Any]) -> None:
@@ -207,7 +207,7 @@ class Signals:
     def _end_those_waiting(self, request: Any) -> None:
         for run_id in lifecycle.members_waiting_for(request):
             fields = lifecycle.failed(lifecycle.UpstreamFailed(), expose=False)
-            root = run_uuid(_get(request, "root_id") or _get(request, "id"))
+            root = run_uuid(request.get("root_id") or request.get("id"))
             self._patch(root, Patch(run_id, 0, time.time(), fields, existing=True))
 
     def _append(
@@ -225,10 +225,6 @@ class Signals:
 
     def _patch(self, root_id: str, patch: Patch) -> None:
         self._bridge.appender.append([(root_id, patch)])
-
-
-def _get(request: Any, name: str) -> Any:
-    return request.get(name) if isinstance(request, dict) else getattr(request, name, None)
 
 
 _publisher: ContextVar[Celery | None] = ContextVar("taskcast_publisher", default=None)

@@ -6,14 +6,17 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from celery import Celery, Task, chain, chord, group, signals
+from celery.app.task import Context
 from celery.contrib.testing.worker import start_worker
 
 from bridge.errors import ArgumentError
 from bridge.events import FINAL_STATUSES, run_uuid
 from bridge.extension import Bridge
+from bridge.lifecycle import members_waiting_for
 from bridge.run import current_run
 from bridge.testing import MemoryOutbox, MemoryRows
 from tests.waiting import wait_until
@@ -398,3 +401,13 @@ def test_a_format_that_does_not_fit_is_refused_at_the_call(house: House) -> None
 
     with pytest.raises(ArgumentError, match="channel"):
         fine.delay("seven")
+
+
+def test_those_who_wait_are_found_in_a_context_and_in_the_dict_it_is_made_of() -> None:
+    body, link = str(uuid4()), str(uuid4())
+    request = {
+        "chord": {"task": "add", "options": {"task_id": body}},
+        "chain": [{"task": "last", "options": {"task_id": link}}],
+    }
+    assert members_waiting_for(request) == members_waiting_for(Context(request)) == [body, link]
+    assert members_waiting_for({}) == members_waiting_for(Context()) == []
