@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -99,18 +99,25 @@ class SupabaseRows:
         await self._client.aclose()
 
     async def _call(self, function: str, body: bytes) -> Any:
-        try:
-            response = await self._client.post(function, content=body)
-        except httpx.HTTPError as error:
-            raise SupabaseUnavailable(
-                f"no answer from {self._url}/rest/v1 ({type(error).__name__})"
-            ) from error
-        if response.status_code != 200:
-            raise error_of(response, self._url)
-        try:
-            return json.loads(response.content)
-        except ValueError as error:
-            raise SupabaseUnavailable(f"{self._url}/rest/v1 does not answer as Supabase does") from error
+        return await answered(self._client.post(function, content=body), self._url)
+
+
+async def answered(asked: Awaitable[httpx.Response], url: str) -> Any:
+    """What the REST API of the project at `url` answers, read as JSON.
+
+    Raises:
+        SupabaseUnavailable: no answer, or none of Supabase's. Others as `error_of` says.
+    """
+    try:
+        response = await asked
+    except httpx.HTTPError as error:
+        raise SupabaseUnavailable(f"no answer from {url}/rest/v1 ({type(error).__name__})") from error
+    if response.status_code != 200:
+        raise error_of(response, url)
+    try:
+        return json.loads(response.content)
+    except ValueError as error:
+        raise SupabaseUnavailable(f"{url}/rest/v1 does not answer as Supabase does") from error
 
 
 def headers_for(settings: SupabaseSettings) -> dict[str, str]:

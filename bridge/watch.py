@@ -15,7 +15,7 @@ import httpx
 from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
 
 from bridge.errors import KeyRefused, SchemaMissing, SettingsError, SupabaseUnavailable
-from bridge.rows import error_of, headers_for
+from bridge.rows import answered, headers_for
 from bridge.settings import BridgeSettings, SupabaseSettings
 from bridge.text import public
 
@@ -133,15 +133,8 @@ async def _recent(supabase: SupabaseSettings, channel: str) -> list[dict[str, An
         "limit": str(_RECENT),
     }
     async with httpx.AsyncClient(headers=headers_for(supabase), timeout=10) as client:
-        try:
-            response = await client.get(f"{supabase.url}/rest/v1/processing_jobs", params=query)
-        except httpx.HTTPError as error:
-            raise SupabaseUnavailable(
-                f"no answer from {supabase.url}/rest/v1 ({type(error).__name__})"
-            ) from error
-    if response.status_code != 200:
-        raise error_of(response, supabase.url)
-    rows: list[dict[str, Any]] = response.json()
+        asked = client.get(f"{supabase.url}/rest/v1/processing_jobs", params=query)
+        rows: list[dict[str, Any]] = await answered(asked, supabase.url)
     return rows[::-1]
 
 

@@ -7,7 +7,8 @@ import statistics
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bridge.errors import LocalStackError, PageNotBuilt
@@ -38,13 +39,12 @@ class Stage:
 
 @dataclass
 class Act:
-    """One user's import: who, where it is followed, which run, and what went wrong by account."""
+    """One user's import: who, where it is followed, and which run."""
 
     person: Person
     channel: Channel
     run_id: str = ""
     parallel: bool = False
-    failed: dict[str, str] = field(default_factory=dict)
 
 
 async def show(stage: Stage, stay: bool, judged: Callable[[list[str]], None]) -> None:
@@ -129,16 +129,10 @@ async def _audience(stage: Stage, directory: Directory) -> list[Act]:
 
 async def _ready(directory: Directory, name: str, stage: Stage) -> Act:
     person = await directory.person(name, stage.scene.people[name])
-    failed: dict[str, str] = {}
-
-    def take_line(line: Mapping[str, Any]) -> None:
-        if line["level"] == "error" and ": " in line["message"]:
-            failed[line["message"].partition(": ")[0]] = line["message"]
-        stage.screen.line(name, line)
-
-    channel = Channel(person, f"import-socials-{person.user_id}", stage.screen.show, take_line)
+    show_line = partial(stage.screen.line, name)
+    channel = Channel(person, f"import-socials-{person.user_id}", stage.screen.show, show_line)
     await channel.join()
-    return Act(person, channel, failed=failed)
+    return Act(person, channel)
 
 
 async def _verdict(stage: Stage, directory: Directory, acts: Sequence[Act]) -> list[str]:
