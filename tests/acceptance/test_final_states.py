@@ -49,8 +49,10 @@ def dispatch(app: ModuleType, kind: str, user: User) -> str:
         result = app.fine.apply_async((user.id,), expires=datetime.now(UTC) - timedelta(seconds=5))
     elif kind == "revoked":
         task_id = uuid()
-        told = app.app.control.revoke(task_id, reply=True, limit=1, timeout=10)
-        assert told, "the worker knows of it before it gets the message"
+        wait_until(
+            lambda: bool(app.app.control.revoke(task_id, reply=True, limit=1, timeout=2)),
+            "the worker knows of it before it gets the message",  # "ready" is said before it listens
+        )
         result = app.fine.apply_async((user.id,), task_id=task_id)
     else:
         result = getattr(app, kind).delay(user.id)
