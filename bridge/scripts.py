@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
 from importlib.resources import files
+from typing import Final
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
+_REQUIRES: Final = re.compile(r"^-- requires (.+)$", re.MULTILINE)
+
 
 @cache
-def _source(name: str) -> str:
-    return files("bridge").joinpath("lua", f"{name}.lua").read_text()
+def source(name: str) -> str:
+    """The text of a command, behind the shared parts that its header requires."""
+    text = files("bridge").joinpath("lua", f"{name}.lua").read_text()
+    required = _REQUIRES.search(text)
+    parts = [source(part) for part in required[1].split(", ")] if required else []
+    return "\n".join([*parts, text])
 
 
 class LeaseScripts:
@@ -45,5 +53,5 @@ def milliseconds(time: timedelta) -> int:
 
 
 def _registered(redis: Redis, name: str) -> AsyncScript:
-    script: AsyncScript = redis.register_script(_source(name))
+    script: AsyncScript = redis.register_script(source(name))
     return script

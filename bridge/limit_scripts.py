@@ -1,0 +1,217 @@
+"""The Lua commands behind limits, one typed function each; nobody else sees KEYS and ARGV.
+
+A run waits in a *lane* with those that need the same gates; see `bridge/lua/limits_lanes.lua` for how
+lanes take turns, and `bridge.gates` for what a lane's text means.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from redis import Redis
+
+from bridge.scripts import milliseconds, source
+
+TOMBSTONE: Final = timedelta(minutes=1)
+"""A second delivery is recognised for as long as the run took, and this much longer."""
+
+PACER_STAYS: Final = timedelta(seconds=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Unacked:
+    """Where the broker keeps a message until it is acked, when the broker is this very Redis."""
+
+    hash: str
+    index: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A message to park: its bytes, the list to grant it into ("" where it has to be published), and
+    what reports of its position need."""
+
+    message: bytes
+    queue: str
+    meta: str
+    expires_at: int = 0  # ms since the epoch, 0 for never
+    unacked: Unacked | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One attempt of a run at the gates of its lane."""
+
+    member: str
+    worker: str
+    lane: str
+    units: tuple[int, ...] = ()
+    priority: int = 0  # 0 is first
+    mode: str = "wait"
+    parked_under: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of an attempt.
+
+    `word` is one of run, full, waiting, dropped, duplicate, spare, unknown. `holder` names the slots
+    of a run; `gate` and `position` (from 1) say what a waiting run waits for, and where;
+    `victims` are the runs that it replaces.
+    """
+
+    word: str
+    holder: str = ""
+    gate: str = ""
+    position: int = 0
+    victims: tuple[Victim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """A run that a newer one of `on_limit="cancel_running"` replaces; without a worker it waits."""
+
+    member: str
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run to be ended without having started."""
+
+    member: str
+    why: str
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep has found."""
+
+    is_pacer: bool
+    next_in: timedelta
+    outgoing: int
+    buried: int
+    freed: int
+    ended: tuple[Ended, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A waiting run whose place or reason has changed."""
+
+    meta: str
+    position: int
+    gate: str
+
+
+class LimitScripts:
+    """The commands, on the keys of one deployment."""
+
+    def __init__(self, redis: Redis, prefix: str, load: Callable[[str], str] = source) -> None:
+        self._redis, self._load = redis, load
+        self.root = f"{prefix}:limits:"
+        self._registered: dict[str, Any] = {}
+
+    def admit(self, ask: Ask, parcel: Parcel | None = None) -> Answer:
+        """Take the slots, or park the parcel until they are free; without one only tell."""
+        units = ",".join(map(str, ask.units))
+        raw = self._call(
+            "limits_admit", ask.member, ask.worker, ask.lane, units, ask.priority, ask.mode,
+            ask.parked_under, *_parcel(parcel),
+        )  # fmt: skip
+        word, rest = _text(raw[0]), raw[1:]
+        if word == "run":
+            return Answer(word, holder=_text(rest[0]))
+        if word == "waiting":
+            victims = tuple(Victim(*_text(each).split()[1:]) for each in rest[2:])
+            return Answer(word, position=int(rest[0]), gate=_text(rest[1]), victims=victims)
+        return Answer(word, gate=_text(rest[0]) if rest else "")
+
+    def release(self, worker: str, holder: str, lane: str, tombstone: timedelta = TOMBSTONE) -> int:
+        """Free an execution's slots; returns how many granted runs wait to be published."""
+        return int(self._call("limits_release", worker, holder, lane, milliseconds(tombstone)))
+
+    def disown(self, holder: str) -> bool:
+        """Note that the message goes back to its queue before the slots are free."""
+        return bool(self._call("limits_disown", holder))
+
+    def spare(self, member: str, parcel: Parcel) -> bool:
+        """Keep a second copy of a message whose run executes; False when it executes no longer."""
+        message, queue, meta, _, *unacked = _parcel(parcel)
+        return bool(self._call("limits_spare", member, message, queue, meta, *unacked))
+
+    def restore(self, worker: str, holder: str, lane: str, units: Sequence[int], priority: int) -> None:
+        """Take slots again for an execution that lives, whatever Redis has forgotten."""
+        self._call("limits_restore", worker, holder, lane, ",".join(map(str, units)), priority)
+
+    def sweep(self, worker: str, lease: timedelta) -> Swept:
+        """See to dead workers, lapsed grants, and whatever is due."""
+        pacer, next_in, outgoing, buried, freed, *rest = self._call(
+            "limits_sweep", worker, milliseconds(lease), milliseconds(PACER_STAYS)
+        )
+        ended = tuple(
+            Ended(_text(rest[i]), _text(rest[i + 1]), rest[i + 2] or b"") for i in range(0, len(rest), 3)
+        )
+        return Swept(pacer == 1, timedelta(milliseconds=next_in), outgoing, buried, freed, ended)
+
+    def withdraw(self, member: str, why: str) -> bytes | None:
+        """Take a waiting run out of its line; returns its message, to end it with, then `forget`."""
+        message: bytes | None = self._call("limits_withdraw", member, why)
+        return message
+
+    def forget(self, member: str, tombstone: timedelta = TOMBSTONE) -> int:
+        """Drop a run that was ended without having started; returns as `release` does."""
+        return int(self._call("limits_forget", member, milliseconds(tombstone)))
+
+    def declare(
+        self, values: Mapping[str, str], lease: timedelta, grant: timedelta, nothing_runs: bool = False
+    ) -> tuple[str, timedelta]:
+        """Tell what limits the code declares; returns the epoch and how long nobody is let in yet."""
+        pairs = [part for pair in values.items() for part in pair]
+        epoch, wait = self._call(
+            "limits_declare", secrets.token_hex(8), milliseconds(lease), milliseconds(grant),
+            "1" if nothing_runs else "", *pairs,
+        )  # fmt: skip
+        return _text(epoch), timedelta(milliseconds=wait)
+
+    def pause(self, target: str, time: timedelta | None = None) -> bool:
+        """Close a task, a limit or a key; returns whether that is new, or longer than before."""
+        return bool(self._call("limits_pause", target, "inf" if time is None else milliseconds(time)))
+
+    def resume(self, target: str) -> bool:
+        """End a pause; returns whether there was one."""
+        return bool(self._call("limits_resume", target))
+
+    def wake(self, gates: Sequence[str]) -> int:
+        """Let runs through gates that may have opened; returns as `release` does."""
+        return int(self._call("limits_wake", *gates)) if gates else 0
+
+    def moved(self, lane: str, first: int, last: int) -> list[Moved]:
+        """The waiting runs of a stretch of a line whose place or reason is to be told anew."""
+        raw = self._call("limits_positions", lane, first, last)
+        return [Moved(_text(raw[i]), int(raw[i + 1]), _text(raw[i + 2])) for i in range(0, len(raw), 3)]
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        script = self._registered.get(name)
+        if script is None:
+            script = self._registered[name] = self._redis.register_script(self._load(name))
+        return script(keys=[self.root], args=arguments)
+
+
+def _parcel(parcel: Parcel | None) -> tuple[Any, ...]:
+    if parcel is None:
+        return ("", "", "", 0, "", "", "")
+    unacked = parcel.unacked or Unacked("", "", "")
+    return (
+        parcel.message, parcel.queue, parcel.meta, parcel.expires_at, unacked.hash, unacked.index, unacked.tag,
+    )  # fmt: skip
+
+
+def _text(raw: bytes | str) -> str:
+    return raw.decode() if isinstance(raw, bytes) else raw

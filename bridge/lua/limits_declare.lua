@@ -1,0 +1,20 @@
+-- Tells what the code of a worker declares. A Redis that knows nothing lets nobody in for one lease: whoever
+-- executes has told by then, or is dead.
+-- requires limits_clock, limits_gates
+-- KEYS    1: prefix of all keys
+-- ARGV    1: an epoch in case there is none, 2: lease in ms, 3: ms in which a grant has to be taken up,
+--         4: '1' when nothing is executing for sure, then field and value of each limit and rate
+-- returns {epoch, ms until runs are let in}
+local state, now = P .. 'state', now_ms()
+if redis.call('HSETNX', state, 'epoch', ARGV[1]) == 1 then
+  redis.call('HSET', state, 'ready_at', now + tonumber(ARGV[2]))
+end
+if ARGV[4] == '1' then redis.call('HSET', state, 'ready_at', now) end
+redis.call('HSET', state, 'lease', ARGV[2], 'grant', ARGV[3])
+for place = 5, #ARGV, 2 do redis.call('HSET', P .. 'declared', ARGV[place], ARGV[place + 1]) end
+local ready_at = tonumber(redis.call('HGET', state, 'ready_at'))
+if ready_at > now + tonumber(ARGV[2]) then  -- the clock was set back
+  ready_at = now + tonumber(ARGV[2])
+  redis.call('HSET', state, 'ready_at', ready_at)
+end
+return { redis.call('HGET', state, 'epoch'), math.max(0, ready_at - now) }

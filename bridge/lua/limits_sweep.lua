@@ -1,0 +1,99 @@
+-- Sees to what nobody else will: slots of dead workers, grants that were not taken up, windows and pauses
+-- that are over, runs that expire while they wait.
+-- requires limits_clock, limits_gates, limits_lanes
+-- KEYS    1: prefix of all keys
+-- ARGV    1: worker that asks, 2: lease in ms, 3: ms for which the pacer stays it
+-- returns {1 when this worker is the pacer, ms until something is due, how many granted runs wait to be published,
+--         workers buried, executions freed, then for each run to end: member, why, message}
+local asking, lease, stay = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local MOST = 50
+local now = now_ms()
+local freed, buried = 0, 0
+
+-- A lease is half of the time that a worker may be silent, the other half is the suspicion, so that a step of
+-- the clock buries nobody: the living renew before the suspicion is over.
+for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', now + lease, '+inf', 'LIMIT', 0, MOST)) do
+  redis.call('ZADD', P .. 'workers', now + math.floor(lease / 2), worker)
+end
+for _, worker in ipairs(redis.call('HKEYS', P .. 'suspects')) do
+  local score = redis.call('ZSCORE', P .. 'workers', worker)
+  if not score or tonumber(score) > now then redis.call('HDEL', P .. 'suspects', worker) end
+end
+
+local function is_dead(worker, deadline)
+  if deadline == 0 then return true end
+  local since = redis.call('HGET', P .. 'suspects', worker)
+  if not since or tonumber(since) > now then
+    redis.call('HSET', P .. 'suspects', worker, now)
+    return false
+  end
+  return now - since >= lease / 2
+end
+
+local function bury(worker)
+  local held = redis.call('HSCAN', P .. 'held:' .. worker, 0, 'COUNT', MOST)[2]
+  for place = 1, #held, 2 do
+    local holder, lane = held[place], held[place + 1]
+    local member = string.match(holder, '^(.*)#%d+$')
+    redis.call('HDEL', P .. 'held:' .. worker, holder)
+    give_back(holder, lane)
+    if redis.call('HGET', run_key(member), 'holder') == holder then set_back(member, 'lost', now) end
+    wake(all_gates_of(lane), now)
+    freed = freed + 1
+  end
+  if redis.call('EXISTS', P .. 'held:' .. worker) == 0 then
+    redis.call('ZREM', P .. 'workers', worker)
+    redis.call('HDEL', P .. 'suspects', worker)
+    buried = buried + 1
+  end
+end
+
+local silent = redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', now, 'WITHSCORES', 'LIMIT', 0, MOST)
+for place = 1, #silent, 2 do
+  if is_dead(silent[place], tonumber(silent[place + 1])) then bury(silent[place]) end
+end
+
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'grants', '-inf', now, 'LIMIT', 0, MOST)) do
+  redis.call('ZREM', P .. 'grants', member)
+  local known = redis.call('HMGET', run_key(member), 'state', 'holder', 'lane')
+  if known[1] == 'granted' then
+    give_back(known[2], known[3])
+    set_back(member, 'returned', now)
+    wake(all_gates_of(known[3]), now)
+    freed = freed + 1
+  end
+end
+
+for _, gate in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', now, 'LIMIT', 0, MOST)) do
+  redis.call('ZREM', P .. 'due', gate)
+  if not is_paused(gate, now) then redis.call('HDEL', P .. 'paused', gate) end
+  wake({ gate }, now)
+end
+
+local ended = {}
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'ending', '-inf', now, 'LIMIT', 0, MOST)) do
+  local known = redis.call('HMGET', run_key(member), 'state', 'lane', 'message', 'why')
+  redis.call('ZREM', P .. 'ending', member)
+  if known[1] == 'waiting' then
+    leave_line(member, known[2], now)
+    wake(all_gates_of(known[2]), now)
+    redis.call('HSET', run_key(member), 'state', 'ending', 'why', 'expired')
+  end
+  if known[1] == 'waiting' or known[1] == 'ending' then  -- told again until somebody has seen to it
+    redis.call('ZADD', P .. 'ending', now + 30000, member)
+    ended[#ended + 1] = member
+    ended[#ended + 1] = known[4] or 'expired'
+    ended[#ended + 1] = known[3]
+  end
+end
+
+if not redis.call('SET', P .. 'pacer', asking, 'NX', 'PX', stay) and redis.call('GET', P .. 'pacer') == asking then
+  redis.call('PEXPIRE', P .. 'pacer', stay)
+end
+local next_at = now + lease
+for _, name in ipairs({ 'due', 'grants', 'ending' }) do
+  local first = redis.call('ZRANGE', P .. name, 0, 0, 'WITHSCORES')
+  if first[2] then next_at = math.min(next_at, tonumber(first[2])) end
+end
+local is_pacer = redis.call('GET', P .. 'pacer') == asking and 1 or 0
+return { is_pacer, math.max(0, next_at - now), outgoing(), buried, freed, unpack(ended) }
