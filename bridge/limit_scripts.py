@@ -180,6 +180,27 @@ class LimitScripts:
         )  # fmt: skip
         return _text(epoch), timedelta(milliseconds=wait)
 
+    def next_outgoing(self) -> tuple[str, bytes] | None:
+        """Claim a granted run that has to be published: (member, message); what is not sent lines up again."""
+        member = self._redis.lpop(f"{self.root}outgoing")
+        if member is None:
+            return None
+        message = self._redis.hget(f"{self.root}run:{_text(member)}", "message")
+        return (_text(member), message) if message else self.next_outgoing()
+
+    def sent(self, member: str) -> None:
+        """Note that a granted run's message is at the broker."""
+        self._call("limits_sent", member)
+
+    def holders(self, worker: str) -> dict[str, str]:
+        """The holders of a worker, as Redis knows them, each with its lane."""
+        held = self._redis.hgetall(f"{self.root}held:{worker}")
+        return {_text(holder): _text(lane) for holder, lane in held.items()}
+
+    def paused(self) -> frozenset[str]:
+        """The targets that are closed."""
+        return frozenset(map(_text, self._redis.hkeys(f"{self.root}paused")))
+
     def pause(self, target: str, time: timedelta | None = None) -> bool:
         """Close a task, a limit or a key; returns whether that is new, or longer than before."""
         return bool(self._call("limits_pause", target, "inf" if time is None else milliseconds(time)))
@@ -209,7 +230,8 @@ def _parcel(parcel: Parcel | None) -> tuple[Any, ...]:
         return ("", "", "", 0, "", "", "")
     unacked = parcel.unacked or Unacked("", "", "")
     return (
-        parcel.message, parcel.queue, parcel.meta, parcel.expires_at, unacked.hash, unacked.index, unacked.tag,
+        parcel.message, parcel.queue, parcel.meta, parcel.expires_at,
+        unacked.hash, unacked.index, unacked.tag,
     )  # fmt: skip
 
 

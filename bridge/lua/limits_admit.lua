@@ -57,7 +57,7 @@ if ARGV[14] ~= '' then
 end
 local here = { member = member, worker = worker }
 line_up(member, lane, priority, number, now)
-wake(all_gates_of(lane), now, here)
+wake(split(lane), now, here)
 if here.holder then
   return { 'run', here.holder }
 end

@@ -16,5 +16,5 @@ if state == 'granted' then give_back(known[3], lane) end
 redis.call('DEL', run)
 redis.call('HSET', run, 'state', 'done')
 redis.call('PEXPIRE', run, ARGV[2])
-if lane then wake(all_gates_of(lane), now) end
+if lane then wake(split(lane), now) end
 return outgoing()

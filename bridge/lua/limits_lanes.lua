@@ -110,19 +110,24 @@ local function settle(lane, now, fallback)
   place_at(lane, closing_gate(lane, head.units, score, now) or fallback or before, score, now)
 end
 
+local function first_gate(lane)
+  local parts = split(lane)
+  return parts[2] or parts[1]
+end
+
 -- Adds a waiting run to its lane; a run that comes back keeps its place by its number.
 local function line_up(member, lane, priority, number, now)
   redis.call('ZADD', P .. 'line:' .. lane, priority * PRIORITY + number, member)
   if redis.call('HEXISTS', P .. 'turns', lane) == 0 then
     redis.call('HSET', P .. 'turns', lane, next_number())
   end
-  settle(lane, now, split(lane)[2])
+  settle(lane, now, first_gate(lane))
 end
 
 local function leave_line(member, lane, now)
   redis.call('ZREM', P .. 'line:' .. lane, member)
   redis.call('ZREM', P .. 'ending', member)
-  settle(lane, now, split(lane)[2])
+  settle(lane, now, first_gate(lane))
 end
 
 local function take(member, lane, units, now)
@@ -233,12 +238,6 @@ local function slots_of(lane)
   for _, gate in ipairs(split(lane)) do
     if parse(gate) == 'slots' then gates[#gates + 1] = gate end
   end
-  return gates
-end
-
-local function all_gates_of(lane)
-  local gates = split(lane)
-  table.remove(gates, 1)
   return gates
 end
 

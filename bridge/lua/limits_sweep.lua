@@ -38,7 +38,7 @@ local function bury(worker)
     redis.call('HDEL', P .. 'held:' .. worker, holder)
     give_back(holder, lane)
     if redis.call('HGET', run_key(member), 'holder') == holder then set_back(member, 'lost', now) end
-    wake(all_gates_of(lane), now)
+    wake(split(lane), now)
     freed = freed + 1
   end
   if redis.call('EXISTS', P .. 'held:' .. worker) == 0 then
@@ -59,7 +59,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'grants', '-inf', now, 
   if known[1] == 'granted' then
     give_back(known[2], known[3])
     set_back(member, 'returned', now)
-    wake(all_gates_of(known[3]), now)
+    wake(split(known[3]), now)
     freed = freed + 1
   end
 end
@@ -76,7 +76,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'ending', '-inf', now, 
   redis.call('ZREM', P .. 'ending', member)
   if known[1] == 'waiting' then
     leave_line(member, known[2], now)
-    wake(all_gates_of(known[2]), now)
+    wake(split(known[2]), now)
     redis.call('HSET', run_key(member), 'state', 'ending', 'why', 'expired')
   end
   if known[1] == 'waiting' or known[1] == 'ending' then  -- told again until somebody has seen to it

@@ -10,5 +10,5 @@ if known[1] ~= 'waiting' then return false end
 redis.call('HSET', run, 'state', 'ending', 'why', ARGV[2])
 leave_line(member, known[2], now)
 redis.call('ZADD', P .. 'ending', now + 30000, member)
-wake(all_gates_of(known[2]), now)
+wake(split(known[2]), now)
 return known[3]
