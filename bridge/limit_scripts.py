@@ -160,10 +160,10 @@ class LimitScripts:
         )
         return Swept(pacer == 1, timedelta(milliseconds=next_in), outgoing, buried, freed, ended)
 
-    def withdraw(self, member: str, why: str) -> bytes | None:
-        """Take a waiting run out of its line; returns its message, to end it with, then `forget`."""
-        message: bytes | None = self._call("limits_withdraw", member, why)
-        return message
+    def withdraw(self, task_id: str, why: str) -> Ended | None:
+        """Take a waiting run out of its line, by its quoted task id, to be ended, then forgotten."""
+        raw = self._call("limits_withdraw", task_id, why)
+        return Ended(_text(raw[0]), why, raw[1]) if raw else None
 
     def forget(self, member: str, tombstone: timedelta = TOMBSTONE) -> int:
         """Drop a run that was ended without having started; returns as `release` does."""
@@ -181,12 +181,13 @@ class LimitScripts:
         return _text(epoch), timedelta(milliseconds=wait)
 
     def next_outgoing(self) -> tuple[str, bytes] | None:
-        """Claim a granted run that has to be published: (member, message); what is not sent lines up again."""
-        member = self._redis.lpop(f"{self.root}outgoing")
-        if member is None:
+        """Claim a granted run to publish: (member, message). What is not sent in time lines up again."""
+        raw: Any = self._redis.lpop(f"{self.root}outgoing")
+        if raw is None:
             return None
-        message = self._redis.hget(f"{self.root}run:{_text(member)}", "message")
-        return (_text(member), message) if message else self.next_outgoing()
+        member = _text(raw)
+        message: Any = self._redis.hget(f"{self.root}run:{member}", "message")
+        return (member, message) if message else self.next_outgoing()
 
     def sent(self, member: str) -> None:
         """Note that a granted run's message is at the broker."""

@@ -91,6 +91,11 @@ local function take_away(lane, gate)
   end
 end
 
+-- Waiting runs are also found by their task id, the member without attempt and nesting.
+local function task_id_of(member)
+  return string.match(member, '^(.*):%d+:%d+$') or member
+end
+
 local function forget_lane(lane)
   redis.call('HDEL', P .. 'at', lane)
   redis.call('HDEL', P .. 'turns', lane)
@@ -118,6 +123,7 @@ end
 -- Adds a waiting run to its lane; a run that comes back keeps its place by its number.
 local function line_up(member, lane, priority, number, now)
   redis.call('ZADD', P .. 'line:' .. lane, priority * PRIORITY + number, member)
+  redis.call('HSET', P .. 'parked', task_id_of(member), member)
   if redis.call('HEXISTS', P .. 'turns', lane) == 0 then
     redis.call('HSET', P .. 'turns', lane, next_number())
   end
@@ -126,6 +132,7 @@ end
 
 local function leave_line(member, lane, now)
   redis.call('ZREM', P .. 'line:' .. lane, member)
+  redis.call('HDEL', P .. 'parked', task_id_of(member))
   redis.call('ZREM', P .. 'ending', member)
   settle(lane, now, first_gate(lane))
 end
@@ -179,6 +186,7 @@ local function grant(lane, head, gate, now, here)
   local run = run_key(head.member)
   local holder = take(head.member, lane, head.units, now)
   redis.call('ZREM', P .. 'line:' .. lane, head.member)
+  redis.call('HDEL', P .. 'parked', task_id_of(head.member))
   redis.call('ZREM', P .. 'ending', head.member)
   redis.call('HSET', P .. 'turns', lane, next_number())
   if here and here.member == head.member then
