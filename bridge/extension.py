@@ -11,10 +11,14 @@ from celery import Celery
 from celery.app.task import Task as CeleryTask
 from kombu.utils.imports import symbol_by_name
 
+from bridge.admission import Admission
 from bridge.appender import Appender
 from bridge.errors import ArgumentError, SettingsError
+from bridge.gatekeeper import Gatekeeper
+from bridge.gates import declared_values
 from bridge.header import HEADER, Header
 from bridge.lifecycle import Identity, started
+from bridge.names import Names
 from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
 from bridge.outbox import Outbox, RedisOutbox
 from bridge.publication import Publication, identify, publication
@@ -42,10 +46,13 @@ class Bridge:
         self.settings = settings or BridgeSettings()
         self.outbox: Outbox = outbox or RedisOutbox(self.settings.outbox)
         self.appender = Appender(self.outbox, self.settings.outbox)
+        self.gatekeeper: Gatekeeper | None = None  # in a worker's main process
         self._undeclared = Declaration("unknown", None)
+        names = Names()
         _extend_task_class(app)
-        app.task = _checking(app)
-        app._task_from_fun = _reporting(app._task_from_fun)
+        app.task = _checking(app, names)
+        app._task_from_fun = _reporting(app._task_from_fun, names)
+        app.register_task = _naming(app.register_task, names)
         app.send_task = publishing(app)
         app.bridge = self
         self.signals = Signals(self)
@@ -59,6 +66,16 @@ class Bridge:
         """What a task declared; the defaults for one that is not made by this app's base class."""
         found = getattr(task, "declaration", None)
         return found if isinstance(found, Declaration) else self._undeclared
+
+    @property
+    def admission(self) -> Admission | None:
+        """What runs ask before they start here; None outside of a worker's main process."""
+        return self.gatekeeper.admission if self.gatekeeper is not None else None
+
+    def declared_values(self) -> dict[str, str]:
+        """The value of each limit of the app's tasks, as Redis keeps it."""
+        declarations = [self.declaration(task) for task in self.app.tasks.values()]
+        return {field: value for each in declarations for field, value in declared_values(each).items()}
 
     def is_mirrored(self, name: str) -> bool:
         """Whether the runs of this task have rows; those of unknown tasks do."""
@@ -139,26 +156,42 @@ def _with_reports(base: type) -> type:
     return type(base.__name__, bases, {"abstract": True, "__module__": base.__module__})
 
 
-def _reporting(make: Callable[..., Any]) -> Callable[..., Any]:
+def _reporting(make: Callable[..., Any], names: Names) -> Callable[..., Any]:
     """What makes a task of a function, also for `shared_task`: a base of the user's own reports as well."""
 
     def task_from_fun(fun: Any, name: Any = None, base: Any = None, **options: Any) -> Any:
-        return make(fun, name=name, base=_with_reports(base) if base else None, **options)
+        task = make(fun, name=name, base=_with_reports(base) if base else None, **options)
+        if isinstance(task, BridgeTask):  # one of `shared_task` comes here unchecked
+            names.add(task.declaration)
+        return task
 
     return task_from_fun
 
 
-def _checking(app: Celery) -> Callable[..., Any]:
+def _naming(register: Callable[..., Any], names: Names) -> Callable[..., Any]:
+    """`app.register_task` for tasks that are classes: their limits go by the name that they run under."""
+
+    def register_task(task: Any, **options: Any) -> Any:
+        task = register(task, **options)
+        if isinstance(task, BridgeTask):
+            task.declaration = replace(task.declaration, task=task.name)  # type: ignore[misc]
+            names.add(task.declaration)
+        return task
+
+    return register_task
+
+
+def _checking(app: Celery, names: Names) -> Callable[..., Any]:
     """`app.task` that checks a declaration at import; Celery itself makes the task much later."""
     make = app.task
 
     def task(*args: Any, **options: Any) -> Any:
         if len(args) == 1 and callable(args[0]):
-            _check(app, args[0], options)
+            names.add(_check(app, args[0], options))
             return make(*args, **options)
 
         def decorate(fun: Callable[..., Any]) -> Any:
-            _check(app, fun, options)
+            names.add(_check(app, fun, options))
             return make(**options)(fun)
 
         return decorate if not args else make(*args, **options)
@@ -166,9 +199,9 @@ def _checking(app: Celery) -> Callable[..., Any]:
     return task
 
 
-def _check(app: Celery, fun: Callable[..., Any], options: Mapping[str, Any]) -> None:
+def _check(app: Celery, fun: Callable[..., Any], options: Mapping[str, Any]) -> Declaration:
     name = options.get("name") or app.gen_task_name(fun.__name__, fun.__module__)
     base = options.get("base") or app.Task
     refuse_unknown(name, options, of_base=[*dir(base), *dir(BridgeTask)])
     inherited = {option: getattr(base, option, None) for option in OPTIONS}
-    declare(name, fun, bool(options.get("bind")), {**inherited, **options})
+    return declare(name, fun, bool(options.get("bind")), {**inherited, **options})

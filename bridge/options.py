@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from string import Formatter
 from typing import Any, Final
 from uuid import UUID
@@ -14,7 +15,8 @@ from uuid import UUID
 from celery.app.task import Task as CeleryTask
 
 from bridge.errors import ArgumentError, DeclarationError
-from bridge.limits import Limit, Rate, limits_of, rates_of
+from bridge.gates import Turnstile
+from bridge.limits import Limit, Rate, limits_of, needs_of, rates_of, twice
 
 OPTIONS: Final = ("concurrency", "rate", "on_limit", "channel", "owner", "public_result", "mirror")
 ON_LIMIT: Final = ("wait", "drop", "cancel_running")
@@ -27,7 +29,7 @@ _CELERY_OPTIONS: Final = frozenset(dir(CeleryTask)) | {
 CHANNEL: Final = re.compile(r"[\w.:@+-]{1,200}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Declaration:
     """The options of one task, understood: its limits, whose its runs are, and where they report."""
 
@@ -40,6 +42,16 @@ class Declaration:
     owner: str = "user_id"
     public_result: bool = False
     mirror: bool = True
+
+    @property
+    def bounds(self) -> tuple[Limit | Rate, ...]:
+        """Its limits, then its rates."""
+        return (*self.limits, *self.rates)
+
+    @cached_property
+    def turnstile(self) -> Turnstile:
+        """What tells the gates of a run; see `bridge.gates.passage_of`."""
+        return Turnstile(self.task, self.limits, self.rates)
 
     def owner_of(self, arguments: Mapping[str, Any]) -> str | None:
         """The user whose run this is, or None where the task has no such argument.
@@ -86,7 +98,15 @@ class Declaration:
         except TypeError:
             return dict(kwargs)
         bound.apply_defaults()
-        return dict(bound.arguments)
+        arguments = dict(bound.arguments)
+        if self._rest is not None:  # what `**kwargs` took, by the names it was given under
+            arguments.update(arguments.pop(self._rest))
+        return arguments
+
+    @cached_property
+    def _rest(self) -> str | None:
+        parameters = self.signature.parameters.values() if self.signature else ()
+        return next((one.name for one in parameters if one.kind is one.VAR_KEYWORD), None)
 
 
 def declare(
@@ -101,7 +121,7 @@ def declare(
     try:
         limits = limits_of(options.get("concurrency"))
         rates = rates_of(options.get("rate"))
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise DeclarationError(task, str(error), "see Limit and Rate") from error
     declaration = Declaration(
         task,
@@ -139,18 +159,31 @@ def _signature(fun: Callable[..., Any] | None, bound: bool) -> inspect.Signature
 
 
 def _check_names(declaration: Declaration, options: Mapping[str, Any]) -> None:
-    if declaration.on_limit != "wait" and not declaration.limits:
-        raise DeclarationError(
-            declaration.task, f"on_limit={declaration.on_limit!r} without a limit", "add concurrency=..."
-        )
+    _check_limits(declaration)
     if options.get("owner"):
         _known_argument(declaration, "owner", declaration.owner)
     for name in _template_names(declaration):
         _known_argument(declaration, f"channel={declaration.channel!r}", name)
-    keys = [limit.key for limit in declaration.limits] + [rate.key for rate in declaration.rates]
-    for key in keys:
-        if isinstance(key, str):
-            _known_argument(declaration, "key", key)
+
+
+def _check_limits(declaration: Declaration) -> None:
+    task, limits, rates = declaration.task, declaration.limits, declaration.rates
+    for limit in declaration.bounds:
+        for option, name in needs_of(limit):
+            _known_argument(declaration, option, name)
+    for kind, double in (("limits", twice(task, limits)), ("rates", twice(task, rates))):
+        if double is not None:
+            remedy = "keep one of them, or give each a name=... of its own"
+            raise DeclarationError(task, f"two of its {kind} go by the name `{double}`", remedy)
+    if declaration.signature is None:
+        return  # a base class: its tasks bring limits of their own
+    if declaration.on_limit != "wait" and not limits and not rates:
+        raise DeclarationError(
+            task, f"on_limit={declaration.on_limit!r} without a limit", "add concurrency=..."
+        )
+    if declaration.on_limit == "cancel_running" and not limits:
+        problem = "on_limit='cancel_running' with a rate alone, which a cancelled run gives nothing back to"
+        raise DeclarationError(task, problem, "add concurrency=..., or use 'drop'")
 
 
 def _template_names(declaration: Declaration) -> list[str]:

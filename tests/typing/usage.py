@@ -42,6 +42,10 @@ def import_socials(self: BridgeTask, user_id: str) -> None:
     raise PublicError("This account has no public posts.", code="empty_account")
 
 
+def tokens_of(texts: list[str]) -> int:
+    return sum(map(len, texts)) // 4
+
+
 @app.task(
     concurrency=[Limit(5), Limit(1, key="user_id"), Limit(20, name="openai")],
     rate=Rate(100, per=timedelta(minutes=1), name="openai", units=lambda batch: len(batch)),
@@ -50,6 +54,17 @@ def import_socials(self: BridgeTask, user_id: str) -> None:
 )
 def embed(user_id: str, batch: list[str]) -> int:
     return helper(batch)
+
+
+@app.task(
+    concurrency=Limit(1, key=lambda user_id, source: (user_id, source), name="sources"),
+    rate=[
+        Rate(300, per=timedelta(minutes=5), key="source", name="providers"),
+        Rate(2_000_000, per=timedelta(minutes=1), name="tokens", units=tokens_of),
+    ],
+    on_limit="drop",
+)
+def fetch(user_id: str, source: str, texts: list[str]) -> None: ...
 
 
 def helper(items: Iterable[str]) -> int:
@@ -80,3 +95,6 @@ def mistakes(task: BridgeTask, run: Run) -> None:
     run.progress(1, 2, message=3)  # type: ignore[arg-type]
     Limit("5")  # type: ignore[arg-type]
     Rate(100, per=60)  # type: ignore[arg-type]
+    Limit(1, key=5)  # type: ignore[arg-type]
+    Limit(1, name=5)  # type: ignore[arg-type]
+    Rate(100, per=timedelta(minutes=1), units=5)  # type: ignore[arg-type]

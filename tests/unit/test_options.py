@@ -56,7 +56,7 @@ def import_socials(self: Any, user_id: str, pages: int = 3) -> None: ...
             {"concurrency": Limit(1, key="user")},
             "key names the missing argument `user`; did you mean `user_id`?",
         ),
-        ({"rate": 5}, "not iterable"),
+        ({"rate": 5}, "rate=5: give a Rate(count, per=timedelta(...)) or a list of them"),
         ({"on_limit": "drop"}, "on_limit='drop' without a limit; add concurrency=..."),
         (
             {"concurrency": 1, "on_limit": "wiat"},
@@ -120,6 +120,27 @@ def test_a_plain_function_is_declared_without_bind(app: Celery) -> None:
     arguments = talk.declaration.arguments(("a",), {"user_id": USER})
     assert talk.declaration.channel_of(arguments) == f"room-a-{USER}"
     assert talk.declaration.owner_of(arguments) == USER
+
+
+def fetch(user_id: str, pages: int = 3) -> None: ...
+
+
+def fetch_any(user_id: str, **rest: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("fun", "args", "kwargs", "expected"),
+    [
+        (fetch, ("a",), {}, {"user_id": "a", "pages": 3}),
+        (fetch, ("a", 1, "too many"), {"x": 1}, {"x": 1}),
+        (fetch_any, ("a",), {"rest": 1, "x": 2}, {"user_id": "a", "rest": 1, "x": 2}),
+        (fetch_any, (), {}, {}),
+    ],
+)
+def test_the_arguments_of_a_run_are_known_by_the_names_they_were_given_under(
+    app: Celery, fun: Any, args: Any, kwargs: Any, expected: Any
+) -> None:
+    assert app.task(name="named")(fun).declaration.arguments(args, kwargs) == expected
 
 
 @pytest.mark.parametrize(
