@@ -80,7 +80,7 @@ class Patch:
             self.run_id == later.run_id
             and self.attempt == later.attempt
             and self.fresh == later.fresh
-            and self.existing == later.existing
+            and (later.existing or not self.existing)  # after a patch that makes rows, the row exists
             and not ("status" in self.fields and "status" in later.fields)
         )
 
@@ -194,6 +194,11 @@ def _fields(fields: Any) -> dict[str, Any]:
         raise BadEntry("set is not an object")
     if fields.get("status", "queued") not in STATUSES:
         raise BadEntry("set.status is no status of a run")
+    position = fields.get("queue_position")
+    if position is not None and _integer(position, "set.queue_position") == 0:
+        raise BadEntry("set.queue_position counts from 1")
+    if not isinstance(fields.get("wait_reason"), str | None):
+        raise BadEntry("set.wait_reason is no text")
     return fields
 
 

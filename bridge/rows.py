@@ -16,7 +16,7 @@ from bridge.errors import BatchRefused, BatchTooLarge, KeyRefused, SchemaMissing
 from bridge.events import Patch
 from bridge.settings import SupabaseSettings
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _BODY_LIMIT: Final = 4_000_000
 _DATA_ERRORS: Final = ("22", "23")  # SQLSTATE classes: data exception, integrity violation
 
@@ -37,6 +37,7 @@ class Announcement:
 class Mirrored:
     """What one patch did: `outcome` is applied, duplicate, stale, final or unknown.
 
+    Stale is what tells of an older attempt, or of a place in line of a run that is in none.
     `current` is None unless applied or duplicate; `logs` are the newly written lines.
     """
 

@@ -25,16 +25,18 @@ _WRITABLE: Final = frozenset(_IDENTITY) | {
     "result", "result_url", "error_code", "error_message", "cancel_requested_at",
 }  # fmt: skip
 _STATE: Final = (
-    "status", "state", "task", "attempt", "max_attempts", "wait_reason", "queue_position", "result",
-    "error_code", "error_message", "parent_id", "started_at", "finished_at",
+    "status", "state", "task", "attempt", "max_attempts", "result", "error_code", "error_message",
+    "parent_id", "started_at", "finished_at",
 )  # fmt: skip
 _PROGRESS: Final = ("progress", "current", "total", "message", "step", "result_url")
+_PLACE: Final = ("wait_reason", "queue_position")
 _SNAPSHOT: Final = (
     "task", "status", "state", "progress", "current", "total", "step", "message", "attempt", "max_attempts",
     "wait_reason", "queue_position", "result", "result_url", "error_code", "error_message", "parent_id",
     "seq", "created_at", "started_at", "finished_at",
 )  # fmt: skip
-_NOT_STARTED: Final = ("scheduled", "queued", "waiting", "retrying")
+_OPENING: Final = ("scheduled", "queued", "retrying")
+_NOT_STARTED: Final = (*_OPENING, "waiting")
 _DEPTH: Final = 16
 
 
@@ -114,9 +116,8 @@ class MemoryRows:
             self._adopt(row)
         old = before or {"progress": 0}
         state_changed = before is None or any(row[name] != old.get(name) for name in _STATE)
-        progress_changed = row["status"] in FINAL_STATUSES or any(
-            row[name] != old.get(name) for name in _PROGRESS
-        )
+        told = _PROGRESS if state_changed else (*_PROGRESS, *_PLACE)
+        progress_changed = row["status"] in FINAL_STATUSES or any(row[name] != old.get(name) for name in told)
         if state_changed or progress_changed:
             _bump(row)
         lines = _new_lines(before, row, patch)
@@ -173,7 +174,15 @@ def _refusal(before: Row | None, patch: Patch) -> str | None:
         return "stale"
     if patch.attempt == before["attempt"] and patch.version <= before["version"]:
         return "duplicate"
-    return "final" if before["status"] in FINAL_STATUSES else None
+    if before["status"] in FINAL_STATUSES:
+        return "final"
+    return "stale" if _is_late_place(before, patch) else None
+
+
+def _is_late_place(before: Row, patch: Patch) -> bool:
+    """Whether this tells a place in line only, of an attempt that does not wait."""
+    is_place = bool(patch.fields) and not patch.logs and patch.fields.keys() <= set(_PLACE)
+    return is_place and (before["status"] != "waiting" or patch.attempt > before["attempt"])
 
 
 def _merged(before: Row | None, patch: Patch) -> Row:
@@ -191,10 +200,19 @@ def _merged(before: Row | None, patch: Patch) -> Row:
     row["progress"] = max(0, min(100, progress))
     if base["parent_id"] is None:
         row["parts"] = patch.parts
-    if patch.fresh and before and patch.attempt == before["attempt"] and before["status"] not in _NOT_STARTED:
+    if before and _is_overtaken(before, row["status"], patch):
         row["status"], row["state"] = before["status"], before["state"]
     _settle(row, patch.at)
     return row
+
+
+def _is_overtaken(before: Row, status: str, patch: Patch) -> bool:
+    """Whether the attempt was already seen further on than this patch knows of."""
+    if patch.attempt != before["attempt"]:
+        return False
+    if before["status"] == "waiting":
+        return patch.fresh and status in _OPENING
+    return before["status"] not in _NOT_STARTED and (patch.fresh or status == "waiting")
 
 
 def _settle(row: Row, at: float) -> None:
@@ -204,7 +222,7 @@ def _settle(row: Row, at: float) -> None:
         row["started_at"] = row["started_at"] or _iso(at)
     if final:
         row["finished_at"] = _iso(at)
-    if final or row["status"] == "in_progress":
+    if row["status"] != "waiting":
         row["wait_reason"] = row["queue_position"] = None
     if row["status"] == "completed":
         row["progress"], row["error_code"], row["error_message"] = 100, None, None

@@ -46,6 +46,10 @@ fields = st.fixed_dictionaries(
         "no_such_column": st.just(1),
     },
 )
+places = st.fixed_dictionaries(
+    {"queue_position": st.integers(1, 3)},
+    optional={"wait_reason": st.sampled_from(["limit", "paused", None])},
+)
 lines = st.builds(
     LogLine,
     level=st.sampled_from(LOG_LEVELS),
@@ -61,7 +65,8 @@ def histories(draw: st.DrawFn) -> list[list[Patch]]:
     patches: list[Patch] = []
     for number in range(1, draw(st.integers(1, 14)) + 1):
         version = number - draw(st.sampled_from([0, 0, 0, 5]))  # a failed-over Redis may step back
-        logs = [deepcopy(each) for each in draw(st.lists(lines, max_size=2))]
+        kind = draw(st.sampled_from([fields, fields, places]))
+        logs = [deepcopy(each) for each in draw(st.lists(lines, max_size=1 if kind is places else 2))]
         for each in logs:
             each.version = version
         patches.append(
@@ -69,10 +74,10 @@ def histories(draw: st.DrawFn) -> list[list[Patch]]:
                 run_id=draw(st.sampled_from(RUNS)),
                 attempt=draw(st.sampled_from([0, 1, 1, 1, 2, 3])),
                 at=1_700_000_000.0 + version,
-                fields=draw(fields),
+                fields=draw(kind),
                 logs=logs,
                 fresh=draw(st.booleans()),
-                existing=draw(st.sampled_from([False, False, False, True])),
+                existing=draw(st.sampled_from([kind is places] * 3 + [True])),
                 parts=draw(st.integers(0, 3)),
                 version=version,
             )
@@ -84,6 +89,31 @@ def histories(draw: st.DrawFn) -> list[list[Patch]]:
         batches.append(fold(deepcopy(patches[again:end])))
         start = end
     return batches
+
+
+turns = st.one_of(
+    places,
+    places.map(lambda place: {"status": "waiting", "state": "PENDING", **place}),
+    st.sampled_from(["in_progress", "queued", "retrying", "cancelling"]).map(lambda name: {"status": name}),
+)
+
+
+@st.composite
+def waits(draw: st.DrawFn) -> list[list[Patch]]:
+    """One run that waits, starts, goes back and waits again, told by several processes in any order."""
+    patches = [
+        Patch(
+            run_id=RUNS[0],
+            attempt=draw(st.sampled_from([0, 1, 1, 1, 2])),
+            at=1_700_000_000.0 + version,
+            fields=draw(turns),
+            fresh=draw(st.booleans()),
+            existing=draw(st.sampled_from([False, False, True])),
+            version=version,
+        )
+        for version in range(1, draw(st.integers(2, 8)) + 1)
+    ]
+    return [fold([each]) for each in patches] if draw(st.booleans()) else [fold(patches)]
 
 
 def comparable(results: list[Any]) -> list[Any]:
@@ -113,17 +143,16 @@ def connection(stack: RunningStack) -> Iterator[psycopg.Connection[dict[str, Any
         connection.rollback()
 
 
-@settings(
+on_the_stack = settings(
     max_examples=150,
     deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(history=histories())
-def test_memory_and_sql_agree_on_every_history(
-    connection: psycopg.Connection[dict[str, Any]], history: list[list[Patch]]
-) -> None:
+
+
+def agree(connection: psycopg.Connection[dict[str, Any]], history: list[list[Patch]]) -> None:
     memory = MemoryRows()
     with connection.transaction(force_rollback=True):
         for batch in history:
@@ -133,3 +162,19 @@ def test_memory_and_sql_agree_on_every_history(
             by_sql = [_mirrored(result) for result in found["results"]]
             by_memory = asyncio.run(memory.mirror(deepcopy(batch)))
             assert comparable(by_memory) == comparable(by_sql)
+
+
+@on_the_stack
+@given(history=histories())
+def test_memory_and_sql_agree_on_every_history(
+    connection: psycopg.Connection[dict[str, Any]], history: list[list[Patch]]
+) -> None:
+    agree(connection, history)
+
+
+@on_the_stack
+@given(history=waits())
+def test_memory_and_sql_agree_on_runs_that_wait(
+    connection: psycopg.Connection[dict[str, Any]], history: list[list[Patch]]
+) -> None:
+    agree(connection, history)

@@ -216,16 +216,6 @@ def test_a_patch_for_known_runs_makes_no_row(mirror: Mirror) -> None:
     assert mirror.query("select from public.processing_jobs where id = %s", run) == []
 
 
-def test_waiting_fields_go_when_the_run_starts(mirror: Mirror) -> None:
-    run = new_id()
-    mirror.write(queued(run), patch(run, 2, status="waiting", wait_reason="limit", queue_position=4))
-    [moved] = mirror.write(patch(run, 3, queue_position=3))
-    assert moved["state_changed"]
-    mirror.write(patch(run, 4, status="in_progress"))
-    row = mirror.row(run)
-    assert (row["wait_reason"], row["queue_position"]) == (None, None)
-
-
 def test_a_change_nobody_can_see_does_not_move_the_snapshot(mirror: Mirror) -> None:
     run = new_id()
     mirror.write(queued(run), patch(run, 2, progress=20, message="x"))
@@ -241,6 +231,114 @@ def test_columns_of_the_bridge_cannot_be_set_by_a_worker(mirror: Mirror) -> None
     mirror.write(queued(run, id=new_id(), seq=99, log_seq=99, version_=1, parts_total=7, no_such_column=1))
     row = mirror.row(run)
     assert (row["seq"], row["log_seq"], row["parts_total"]) == (1, 0, 0)
+
+
+# Waiting for a limit
+
+
+WAITED = ("status", "state", "attempt", "wait_reason", "queue_position")
+
+
+def waiting(run_id: str, version: int, position: int = 3, **fields: Any) -> Patch:
+    named = {"status": "waiting", "state": "PENDING", "wait_reason": "limit", "queue_position": position}
+    return patch(run_id, version, **{**named, **fields})
+
+
+def place(run_id: str, version: int, position: int, **fields: Any) -> Patch:
+    return patch(run_id, version, existing=True, queue_position=position, **fields)
+
+
+def seen(mirror: Mirror, run_id: str) -> tuple[Any, ...]:
+    row = mirror.row(run_id)
+    return tuple(row[name] for name in WAITED)
+
+
+def test_a_run_waits_moves_up_comes_back_and_waits_again(mirror: Mirror) -> None:
+    run = new_id()
+    parked, moved, again = mirror.write(
+        queued(run), waiting(run, 2, 3), place(run, 3, 1), waiting(run, 4, 2, wait_reason="paused")
+    )[1:]
+    assert (parked["state_changed"], parked["progress_changed"]) == (True, False)
+    assert moved["snapshot"]["queue_position"] == 1
+    assert again["snapshot"]["seq"] == 4
+    assert seen(mirror, run) == ("waiting", "PENDING", 1, "paused", 2)
+
+
+@pytest.mark.parametrize("change", [{"queue_position": 2}, {"queue_position": 2, "wait_reason": "paused"}])
+def test_moving_up_in_the_line_is_told_as_progress(mirror: Mirror, change: dict[str, Any]) -> None:
+    run = new_id()
+    mirror.write(queued(run), waiting(run, 2))
+    [moved, same] = mirror.write(*(patch(run, at, existing=True, **change) for at in (3, 4)))
+    assert (moved["state_changed"], moved["progress_changed"]) == (False, True)
+    assert moved["snapshot"] == {**moved["snapshot"], **change, "status": "waiting", "seq": 3}
+    assert (same["outcome"], same["state_changed"], same["progress_changed"]) == ("applied", False, False)
+
+
+@pytest.mark.parametrize("status", ["in_progress", "cancelling", "cancelled", "expired", "failed"])
+@pytest.mark.parametrize("attempt", [0, 1])
+def test_a_place_that_comes_after_the_wait_changes_nothing(mirror: Mirror, status: str, attempt: int) -> None:
+    run = new_id()
+    [*_, ended] = mirror.write(queued(run), waiting(run, 2), patch(run, 3, status=status))
+    assert (ended["snapshot"]["wait_reason"], ended["snapshot"]["queue_position"]) == (None, None)
+    before = mirror.query("select xmin::text, * from public.processing_jobs where id = %s", run)
+    for late in (place(run, 4, 2, attempt=attempt), place(run, 5, 1, attempt=attempt, wait_reason="limit")):
+        [result] = mirror.write(late)
+        assert result["outcome"] in ("stale", "final")
+        assert "snapshot" not in result
+    assert mirror.query("select xmin::text, * from public.processing_jobs where id = %s", run) == before
+
+
+@pytest.mark.parametrize("status", ["queued", "scheduled", "retrying"])
+def test_a_place_says_nothing_of_a_run_that_is_not_in_the_line(mirror: Mirror, status: str) -> None:
+    run = new_id()
+    mirror.write(queued(run, version=1), patch(run, 2, status=status))
+    before = mirror.row(run)
+    assert (
+        mirror.write(place(run, 3, 2), place(run, 4, 1, attempt=2)) == [{"id": run, "outcome": "stale"}] * 2
+    )
+    assert mirror.row(run) == before
+
+
+def test_a_place_of_an_attempt_not_seen_yet_is_left_to_its_own_first_word(mirror: Mirror) -> None:
+    run = new_id()
+    mirror.write(queued(run), waiting(run, 2), place(run, 3, 1, attempt=2))
+    assert seen(mirror, run) == ("waiting", "PENDING", 1, "limit", 3)
+
+
+def test_a_wait_told_late_takes_nothing_back(mirror: Mirror) -> None:
+    run = new_id()
+    [*_, late] = mirror.write(
+        queued(run), patch(run, 2, status="in_progress", state="STARTED"), waiting(run, 3), place(run, 4, 1)
+    )[:3]
+    assert (late["state_changed"], late["progress_changed"], late["snapshot"]["seq"]) == (False, False, 2)
+    assert seen(mirror, run) == ("in_progress", "STARTED", 1, None, None)
+
+
+def test_an_opening_told_late_leaves_the_run_in_the_line(mirror: Mirror) -> None:
+    run = new_id()
+    mirror.write(waiting(run, 1), queued(run, version=2, state="PENDING"))
+    assert seen(mirror, run) == ("waiting", "PENDING", 1, "limit", 3)
+    assert mirror.row(run)["user_id"] == uuid.UUID(ALICE)
+
+
+def test_the_next_attempt_waits_after_retrying(mirror: Mirror) -> None:
+    run = new_id()
+    mirror.write(
+        queued(run),
+        patch(run, 2, status="in_progress"),
+        patch(run, 3, attempt=2, fresh=True, status="retrying", state="RETRY"),
+        waiting(run, 4, attempt=2),
+        place(run, 5, 1, attempt=2),
+    )
+    assert seen(mirror, run) == ("waiting", "PENDING", 2, "limit", 1)
+
+
+def test_a_run_that_went_back_to_its_queue_waits_again(mirror: Mirror) -> None:
+    """As a worker that takes a run back tells it: without `fresh`, which would take nothing back."""
+    run = new_id()
+    back = patch(run, 3, status="queued", state="PENDING")
+    mirror.write(queued(run), patch(run, 2, status="in_progress"), back, waiting(run, 4))
+    assert seen(mirror, run) == ("waiting", "PENDING", 1, "limit", 3)
 
 
 # Log lines

@@ -18,13 +18,13 @@ from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
 from redis.asyncio import Redis
 
 from bridge.broadcast import Broadcaster, RealtimeBroadcaster
-from bridge.errors import KeyRefused
+from bridge.errors import BatchRefused, KeyRefused
 from bridge.events import LogLine, Patch, encode
 from bridge.local.running import RunningStack
 from bridge.messages import Message
 from bridge.outbox import RedisOutbox, partition_of, stream_key
 from bridge.publisher import Publisher, _end
-from bridge.rows import Rows, SupabaseRows
+from bridge.rows import Mirrored, Rows, SupabaseRows
 from bridge.settings import BridgeSettings, SupabaseSettings
 from bridge.watch import follow
 from tests.conftest import User
@@ -335,6 +335,64 @@ async def test_poison_goes_to_the_dead_and_blocks_nothing(
     assert rows(stack, [run])[run]["status"] == "completed"
     assert hostile not in rows(stack, [hostile])
     assert "hunter2" not in caplog.text
+
+
+async def test_a_hostile_place_in_line_is_set_apart_before_it_reaches_the_rows(
+    stack: RunningStack, settings: BridgeSettings, outbox: RedisOutbox, user: User
+) -> None:
+    run, prefix = new_id(), settings.outbox.prefix
+    refusals: list[BaseException] = []
+
+    class Watched(SupabaseRows):
+        async def mirror(self, batch: Sequence[Patch]) -> list[Mirrored]:
+            try:
+                return await super().mirror(batch)
+            except BatchRefused as refusal:
+                refusals.append(refusal)
+                raise
+
+    assert settings.supabase is not None
+    append(outbox, run, opened(run, user), change(run, status="waiting", queue_position=3))
+    for hostile in (-1, 0, "2", "x' or 1", 2**31, 10**400, 1.5, True, [1], {"a": 1}):
+        append(outbox, run, Patch(run, 1, time.time(), {"queue_position": hostile}, existing=True))
+    append(outbox, run, Patch(run, 1, time.time(), {"queue_position": 2}, existing=True))
+    watched = Watched(settings.supabase)
+    async with publishing(settings, watched) as publisher:
+        await eventually(lambda: empty(settings), "the outbox is empty")
+        assert publisher.stats()["dead"] == 10
+    await watched.close()
+    async with Redis.from_url(settings.outbox.redis_url) as redis:
+        reasons = {fields[b"reason"] for _, fields in await redis.xrange(f"{prefix}:dead")}
+    assert all(b"queue_position" in reason or b"ValueError" in reason for reason in reasons), reasons
+    assert refusals == []
+    assert rows(stack, [run])[run]["queue_position"] == 2
+
+
+async def test_a_wait_is_heard_as_a_state_and_every_place_as_progress(
+    stack: RunningStack, settings: BridgeSettings, outbox: RedisOutbox, user: User
+) -> None:
+    run = new_id()
+
+    def place(position: int) -> Patch:
+        return Patch(run, 1, time.time(), {"queue_position": position}, existing=True)
+
+    async with publishing(settings) as publisher, listening(stack, topic_of(user), user.token) as heard:
+        append(outbox, run, opened(run, user))
+        append(outbox, run, change(run, status="waiting", wait_reason="5 of 5 run", queue_position=3))
+        await eventually(lambda: len(heard.of(run, "state")) == 2, "the wait is heard")
+        append(outbox, run, place(2))
+        await eventually(lambda: heard.of(run, "progress"), "the place is heard")
+        [row] = await read_rows(stack, [run], user)
+        assert same(heard.last(run), row)
+        assert (row["status"], row["queue_position"]) == ("waiting", 2)
+        append(outbox, run, change(run, status="in_progress"), place(1))
+        await eventually(lambda: len(heard.of(run, "state")) == 3, "the start is heard")
+        append(outbox, run, place(1))
+        await eventually(lambda: publisher.stats()["events"] == 6, "late places are read")
+        [row] = await read_rows(stack, [run], user)
+    assert len(heard.of(run, "progress")) == 1, "a place told late is not broadcast"
+    assert same(heard.last(run), row)
+    assert (row["status"], row["wait_reason"], row["queue_position"]) == ("in_progress", None, None)
 
 
 async def test_a_stopped_replica_leaves_no_lease_and_no_key_without_an_end(

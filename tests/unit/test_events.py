@@ -38,6 +38,7 @@ field_sets = st.fixed_dictionaries(
         "status": st.sampled_from(sorted(STATUSES)),
         "progress": st.integers(0, 100),
         "message": texts,
+        "queue_position": st.integers(1, 3),
     },
 )
 patches = st.builds(
@@ -99,6 +100,27 @@ def test_progress_between_two_states_costs_no_patch_of_its_own() -> None:
     assert [(p.status, p.fields["progress"]) for p in folded] == [("in_progress", 99), ("completed", 100)]
 
 
+def test_places_in_the_line_are_one_patch_and_never_cost_a_status() -> None:
+    run = RUNS[0]
+
+    def waits() -> Patch:
+        return Patch(run, 1, 0, {"status": "waiting", "wait_reason": "limit", "queue_position": 9})
+
+    def place(position: int) -> Patch:
+        return Patch(run, 1, 0, {"queue_position": position}, existing=True)
+
+    early = [place(8), place(7)]
+    folded = fold(
+        [*early, waits(), place(3), place(2), Patch(run, 1, 0, {"status": "in_progress"}), place(1)]
+    )
+    assert [(p.status, p.fields.get("queue_position"), p.existing) for p in folded] == [
+        (None, 7, True),  # it makes no row, so nothing that does may be folded into it
+        ("waiting", 2, False),
+        ("in_progress", 1, False),
+    ]
+    assert folded[1].fields["wait_reason"] == "limit"
+
+
 @given(st.binary(max_size=80))
 def test_any_bytes_are_a_patch_or_a_bad_entry(raw: bytes) -> None:
     with contextlib.suppress(BadEntry):
@@ -114,6 +136,14 @@ def test_any_bytes_are_a_patch_or_a_bad_entry(raw: bytes) -> None:
         ("n", "1"),
         ("set", []),
         ("set", {"status": "done"}),
+        ("set", {"queue_position": 0}),
+        ("set", {"queue_position": -1}),
+        ("set", {"queue_position": "2"}),
+        ("set", {"queue_position": 2.0}),
+        ("set", {"queue_position": True}),
+        ("set", {"queue_position": [1]}),
+        ("set", {"queue_position": 2**31}),
+        ("set", {"status": "waiting", "wait_reason": {"a": 1}}),
         ("logs", [["shout", "x", 1]]),
         ("logs", [["info", 5, 1]]),
         ("at", "soon"),

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bridge.events import Patch, run_uuid
 from bridge.messages import PAYLOAD_LIMIT, Message, current_messages, encoded, messages_for
 from bridge.rows import Announcement, Mirrored
+from bridge.testing import MemoryRows
+from bridge.waiting import Waiting
 
 
 def announcement(
@@ -43,6 +46,29 @@ def test_progress_follows_the_state_it_came_with() -> None:
         ("r", "state", 1),
         ("r", "progress", 1),
     ]
+
+
+async def test_places_in_a_line_cost_one_message_a_run_while_messages_are_scarce() -> None:
+    rows, scarce = MemoryRows(), Waiting()
+    ids = [run_uuid(f"run-{number}") for number in range(20)]
+    named = {"channel": "c", "status": "waiting", "wait_reason": "5 of 5 run"}
+    patches = [Patch(run, 1, 0, {**named, "queue_position": 99}, version=1) for run in ids]
+    patches += [
+        Patch(run, 1, 0, {"queue_position": place}, existing=True, version=100 - place)
+        for place in range(98, 0, -1)
+        for run in ids
+    ]
+    patches.append(Patch(ids[-1], 1, 0, {"status": "cancelled"}, version=200))
+    for patch in patches:  # each in a pass of its own, so that folding has no part in it
+        for message in messages_for(await rows.mirror([patch])):
+            scarce.add(message, partition=0)
+        scarce.settle(ids)
+    waiting = scarce.peek(9_999, 10**9)
+    assert [message.final for message in waiting] == [True] * 2 + [False] * 38
+    shown = [json.loads(message.payload) for message in waiting if message.event == "progress"]
+    assert [each["queue_position"] for each in shown if each["status"] == "waiting"] == [1] * 19
+    scarce.remove([message for message in waiting if message.event == "state"])
+    assert "state" not in {message.event for message in scarce.peek(9_999, 10**9)}
 
 
 def test_log_lines_come_before_the_state_that_ends_the_run() -> None:

@@ -92,7 +92,7 @@ async def test_an_older_schema_is_told_with_the_command_that_helps() -> None:
     async with supabase(status(200, 0)) as settings:
         rows = SupabaseRows(settings)
         with pytest.raises(
-            SchemaMissing, match=r"version 0 .* needs 1; apply .*supabase --workdir .* db push"
+            SchemaMissing, match=r"version 0 .* needs 2; apply .*supabase --workdir .* db push"
         ):
             await rows.check()
         await rows.close()

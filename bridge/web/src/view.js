@@ -73,9 +73,10 @@ export class View {
     part("fill").style.setProperty("--share", run.progress / 100);
   }
 
-  // Steps and states only: a screen reader that reads every percent is no help.
+  // Steps and states only: a screen reader that reads every percent, or every place in a line, is no help.
   #announce(card, run, title, message) {
-    const said = isFinal(run.status) || run.status === "queued" ? statusWord(run.status) : run.step ?? message;
+    const isAtRest = isFinal(run.status) || run.status === "queued" || run.status === "waiting";
+    const said = isAtRest ? statusWord(run.status) : run.step ?? message;
     if (card.dataset.said === said) return;
     const isFirstSight = card.dataset.said === undefined;
     card.dataset.said = said;

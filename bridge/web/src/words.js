@@ -26,17 +26,18 @@ export function messageOf(run) {
 }
 
 function waiting(run) {
-  const place = run.queue_position ? `, place ${run.queue_position}` : "";
-  return `Waiting for its turn${place}${run.wait_reason ? ` (${run.wait_reason})` : ""}`;
+  return run.queue_position ? `Waiting, number ${run.queue_position} in line` : "Waiting for its turn";
 }
 
-/** One line of facts below the bar, such as "Finding topics · attempt 2 of 5 · 8 s". */
+/** One line of facts below the bar, such as "Finding topics · attempt 2 of 5 · 8 s", or why it waits. */
 export function factsOf(run, now) {
   const attempts = run.max_attempts ? `attempt ${run.attempt} of ${run.max_attempts}` : `attempt ${run.attempt}`;
+  const attempt = run.attempt > 1 ? attempts : null;
+  if (run.status === "waiting") return [run.wait_reason, attempt].filter(Boolean).join(" · ");
   const isSaid = !run.step || isFinal(run.status) || run.message?.startsWith(run.step);
   const end = run.finished_at ? Date.parse(run.finished_at) : now;
   const took = run.started_at ? duration(end - Date.parse(run.started_at)) : null;
-  return [isSaid ? null : run.step, run.attempt > 1 ? attempts : null, took].filter(Boolean).join(" · ");
+  return [isSaid ? null : run.step, attempt, took].filter(Boolean).join(" · ");
 }
 
 export function titleOf(run) {

@@ -58,6 +58,33 @@ def test_a_reload_shows_the_same_user_and_the_same_runs(
     expect(here.run(done).get_by_role("log")).to_contain_text("2 posts skipped")
 
 
+def test_a_run_in_line_shows_its_place_and_why_it_waits(
+    visit: Callable[[], Visit], announcer: Announcer
+) -> None:
+    here = visit()
+    run = here.start()
+    facts = here.run(run).locator(".facts")
+    said = here.page.locator("#announcer")
+    announcer.announce(
+        run, status="waiting", wait_reason="5 of 5 imports are running", queue_position=3, step="Earlier"
+    )
+    here.shows(run, 0, "Waiting", "Waiting, number 3 in line")
+    expect(facts).to_have_text("5 of 5 imports are running")
+    expect(said).to_have_text(re.compile(": Waiting$"))
+    announcer.announce(run, queue_position=1)
+    here.shows(run, 0, "Waiting", "Waiting, number 1 in line")
+    here.page.reload()
+    here.shows(run, 0, "Waiting", "Waiting, number 1 in line")
+    expect(facts).to_have_text("5 of 5 imports are running")
+    announcer.announce(run, attempt=2, queue_position=None, wait_reason=HOSTILE, status="waiting")
+    here.shows(run, 0, "Waiting", "Waiting for its turn")
+    expect(facts).to_have_text(f"{HOSTILE} · attempt 2")
+    announcer.announce(run, attempt=2, status="in_progress", progress=5, message="Importing Mastodon...")
+    here.shows(run, 5, "Running", "Importing Mastodon...")
+    expect(facts).not_to_contain_text("evil")
+    assert "owned" not in here.page.title()
+
+
 def test_the_choice_and_a_failure_reach_the_other_side(
     visit: Callable[[], Visit], announcer: Announcer
 ) -> None:
