@@ -11,8 +11,11 @@ from celery import Celery
 from celery.app.task import Task as CeleryTask
 from kombu.utils.imports import symbol_by_name
 
+from bridge.admission import Admission
 from bridge.appender import Appender
 from bridge.errors import ArgumentError, SettingsError
+from bridge.gatekeeper import Gatekeeper
+from bridge.gates import declared_values
 from bridge.header import HEADER, Header
 from bridge.lifecycle import Identity, started
 from bridge.names import Names
@@ -43,6 +46,7 @@ class Bridge:
         self.settings = settings or BridgeSettings()
         self.outbox: Outbox = outbox or RedisOutbox(self.settings.outbox)
         self.appender = Appender(self.outbox, self.settings.outbox)
+        self.gatekeeper: Gatekeeper | None = None  # in a worker's main process
         self._undeclared = Declaration("unknown", None)
         names = Names()
         _extend_task_class(app)
@@ -62,6 +66,16 @@ class Bridge:
         """What a task declared; the defaults for one that is not made by this app's base class."""
         found = getattr(task, "declaration", None)
         return found if isinstance(found, Declaration) else self._undeclared
+
+    @property
+    def admission(self) -> Admission | None:
+        """What runs ask before they start here; None outside of a worker's main process."""
+        return self.gatekeeper.admission if self.gatekeeper is not None else None
+
+    def declared_values(self) -> dict[str, str]:
+        """The value of each limit of the app's tasks, as Redis keeps it."""
+        declarations = [self.declaration(task) for task in self.app.tasks.values()]
+        return {field: value for each in declarations for field, value in declared_values(each).items()}
 
     def is_mirrored(self, name: str) -> bool:
         """Whether the runs of this task have rows; those of unknown tasks do."""

@@ -55,6 +55,11 @@ _CODES: Final[tuple[tuple[type[BaseException], str, str], ...]] = (
     (Reject, "rejected", "The task rejected its message."),
 )
 
+_ENDED_BY_LIMITS: Final = {
+    "dropped": ("dropped", "The run was not started: as many as allowed were going on."),
+    "superseded": ("superseded", "A newer run has taken this one's place."),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -110,6 +115,10 @@ def published(identity: Identity, retries: object, eta: object) -> dict[str, Any
     return {"status": "scheduled" if eta else "queued", "state": "PENDING", **identity.fields()}
 
 
+def waiting(reason: str, position: int) -> dict[str, Any]:
+    return {"status": "waiting", "state": "PENDING", "wait_reason": reason, "queue_position": position}
+
+
 def started(identity: Identity, at: float) -> dict[str, Any]:
     return {"status": "in_progress", "state": "STARTED", "started_at": _iso(at), **identity.fields()}
 
@@ -126,12 +135,13 @@ def failed(error: BaseException, expose: bool) -> dict[str, Any]:
     return {"status": "failed", "state": "FAILURE", "error_code": code, "error_message": message}
 
 
-def revoked(expired: bool, terminated: bool) -> dict[str, Any]:
+def revoked(expired: bool, terminated: bool, because: str | None = None) -> dict[str, Any]:
     if expired:
         message = "The run was not started before it expired."
         return {"status": "expired", "state": "REVOKED", "error_code": "expired", "error_message": message}
     message = "The run was stopped." if terminated else "The run was cancelled before it started."
-    return {"status": "cancelled", "state": "REVOKED", "error_code": "cancelled", "error_message": message}
+    code, message = _ENDED_BY_LIMITS.get(because or "", ("cancelled", message))
+    return {"status": "cancelled", "state": "REVOKED", "error_code": code, "error_message": message}
 
 
 def describe(error: BaseException, expose: bool) -> tuple[str, str]:

@@ -198,6 +198,21 @@ class LimitScripts:
         held = self._redis.hgetall(f"{self.root}held:{worker}")
         return {_text(holder): _text(lane) for holder, lane in held.items()}
 
+    def epoch(self) -> str:
+        """What tells this memory of the limits from any before it; empty when there is none."""
+        raw: Any = self._redis.hget(f"{self.root}state", "epoch")
+        return _text(raw or "")
+
+    def lanes(self, cursor: int, count: int) -> tuple[int, dict[str, str]]:
+        """About `count` of the lanes with waiting runs, and the gate where each stands; 0 is both ends."""
+        raw: Any = self._redis.hscan(f"{self.root}at", cursor, count=count)
+        return int(raw[0]), {_text(lane): _text(gate) for lane, gate in raw[1].items()}
+
+    def length(self, lane: str) -> int:
+        """How many runs wait in a lane."""
+        found: Any = self._redis.zcard(f"{self.root}line:{lane}")
+        return int(found)
+
     def paused(self) -> frozenset[str]:
         """The targets that are closed."""
         return frozenset(map(_text, self._redis.hkeys(f"{self.root}paused")))

@@ -1,16 +1,24 @@
-"""The worker's view of one message, extended where Celery turns away without a signal."""
+"""The worker's view of one message: asks for admission before the pool, and tells what Celery does not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
+from billiard.exceptions import TimeLimitExceeded
+from celery.exceptions import TaskRevokedError
 from celery.worker.request import Request
+
+if TYPE_CHECKING:
+    from bridge.admission import Admission
+    from bridge.extension import Bridge
 
 _reported: ContextVar[Any] = ContextVar("taskcast_reported_request", default=None)
 _goes_on: ContextVar[bool] = ContextVar("taskcast_goes_on", default=False)
+_ended_because: ContextVar[str | None] = ContextVar("taskcast_ended_because", default=None)
 
 
 def reported_request() -> Any:
@@ -23,23 +31,80 @@ def goes_on_after_report() -> bool:
     return _goes_on.get()
 
 
-class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension point
-    """Tells the bridge which attempt a report of the main process is about, and of silent requeues."""
+def ended_because() -> str | None:
+    """Why the main process ends a run that has not started, where Celery's signal does not tell."""
+    return _ended_because.get()
 
-    def on_failure(self, *args: Any, **kwargs: Any) -> Any:
-        with self._reporting():
-            return super().on_failure(*args, **kwargs)
+
+class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension point
+    """Holds the slots that its run needs, and tells the bridge which attempt a report is about."""
+
+    holder: str | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Celery makes a subclass for each task, whose two fastest methods never call these here."""
+        super().__init_subclass__(**kwargs)
+        for name, wrap in (("execute_using_pool", _admitted), ("on_success", _leaving)):
+            if name in vars(cls):
+                setattr(cls, name, wrap(vars(cls)[name]))
+
+    @property
+    def message(self) -> Any:
+        return self._message
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
+        in_time = not isinstance(exc_info.exception, TimeLimitExceeded)
+        try:
+            with self._reporting():
+                return super().on_failure(exc_info, *args, **kwargs)
+        finally:
+            self._leave(at_once=in_time)
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:
         task = self.task
-        with self._reporting(goes_on=not soft and task.acks_late and not task.acks_on_timeout):
-            return super().on_timeout(soft, timeout)
+        try:
+            with self._reporting(goes_on=not soft and task.acks_late and not task.acks_on_timeout):
+                return super().on_timeout(soft, timeout)
+        finally:
+            if not soft:
+                self._leave(at_once=False)
 
     def reject(self, requeue: bool = False) -> Any:
-        bridge = getattr(self.app, "bridge", None)
-        if requeue and bridge is not None:
-            bridge.signals.requeued(self.task, self._context)
+        if requeue and self._bridge is not None:
+            if self._admission is not None:
+                self._admission.give_back(self)
+            self._bridge.signals.requeued(self.task, self._context)
         return super().reject(requeue=requeue)
+
+    def end_unstarted(self, why: str) -> None:
+        """End the run without starting it: revoked, expired, dropped or superseded."""
+        token = _ended_because.set(why)
+        try:
+            self._announce_revoked(why, False, None, why == "expired")
+        finally:
+            _ended_because.reset(token)
+
+    def _announce_revoked(self, *args: Any) -> None:
+        super()._announce_revoked(*args)
+        if self._admission is not None:
+            self._admission.forget(self)
+
+    @property
+    def _bridge(self) -> Bridge | None:
+        return getattr(self.app, "bridge", None)
+
+    @property
+    def _admission(self) -> Admission | None:
+        return self._bridge.admission if self._bridge is not None else None
+
+    def _leave(self, at_once: bool = True) -> None:
+        """Free the slots; after a hard time limit once the child is dead, which Celery kills afterwards."""
+        if self.holder is None or self._admission is None:
+            return
+        if at_once or not _executes_in_child(self):
+            self._admission.leave(self)
+        else:
+            self._admission.leave_when_gone(self, self.worker_pid)
 
     @contextmanager
     def _reporting(self, goes_on: bool = False) -> Iterator[None]:
@@ -49,3 +114,61 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
         finally:
             _reported.reset(request)
             _goes_on.reset(before)
+
+
+def unstarted(task: Any, message: Any, consumer: Any) -> BridgeRequest:
+    """The request of a run that waited and will not start; its message is acked at the broker already."""
+    return BridgeRequest(
+        message, app=task.app, task=task, hostname=consumer.hostname, eventer=consumer.event_dispatcher
+    )
+
+
+def _admitted(execute_using_pool: Callable[..., Any]) -> Callable[..., Any]:
+    """`execute_using_pool` behind the admission."""
+
+    @wraps(execute_using_pool)
+    def admitted(self: BridgeRequest, pool: Any, **kwargs: Any) -> Any:
+        admission = self._admission
+        if admission is None:
+            return execute_using_pool(self, pool, **kwargs)
+        if self.revoked():
+            raise TaskRevokedError(self.id)
+        admission.enter(self)
+        try:
+            result = execute_using_pool(self, pool, **kwargs)
+        except BaseException:
+            self._leave()
+            raise
+        _leave_at_end_of(result, self)
+        return result
+
+    return admitted
+
+
+def _leaving(on_success: Callable[..., Any]) -> Callable[..., Any]:
+    """`on_success` that frees the slots; what it hands to `on_failure` is seen to there."""
+
+    @wraps(on_success)
+    def leaving(self: BridgeRequest, outcome: Any, **kwargs: Any) -> Any:
+        try:
+            return on_success(self, outcome, **kwargs)
+        finally:
+            self._leave()
+
+    return leaving
+
+
+def _leave_at_end_of(result: Any, request: BridgeRequest) -> None:
+    """Free the slots at the end of a thread or greenlet, whatever way it took."""
+    if request.holder is None:
+        return
+    future = getattr(result, "f", None)
+    if future is not None:
+        future.add_done_callback(lambda _: request._leave())
+    elif hasattr(result, "link"):
+        result.link(lambda _: request._leave())
+
+
+def _executes_in_child(request: BridgeRequest) -> bool:
+    result = request._apply_result() if request._apply_result is not None else None
+    return hasattr(result, "worker_pids")

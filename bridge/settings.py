@@ -92,11 +92,33 @@ class PublisherSettings(_Settings):
     max_backoff: PositiveTime = timedelta(seconds=15)
 
 
+class LimitSettings(_Settings):
+    """Concurrency limits and rates, kept in Redis."""
+
+    redis_url: str | None = Field(
+        default=None, description="the outbox's Redis unless another is given; best the broker's own"
+    )
+    lease: Annotated[timedelta, Field(ge=timedelta(seconds=1))] = Field(
+        default=timedelta(seconds=15), description="the slots of a dead worker are free again after this"
+    )
+    grant: PositiveTime = Field(
+        default=timedelta(seconds=5),
+        description="a freed slot that no worker takes up within this goes to others",
+    )
+    timeout: PositiveTime = Field(
+        default=timedelta(seconds=2), description="the longest a worker waits for Redis at a time"
+    )
+    positions_per_second: int = Field(
+        default=50, ge=0, description="changed places in line that one deployment reports at most"
+    )
+
+
 class BridgeSettings(_Settings):
     """All of it; a worker needs the outbox only, a bridge process needs `supabase` too."""
 
     outbox: OutboxSettings = OutboxSettings()
     supabase: SupabaseSettings | None = None
+    limits: LimitSettings = LimitSettings()
     broadcast: BroadcastSettings = BroadcastSettings()
     publisher: PublisherSettings = PublisherSettings()
     expose_errors: bool = Field(

@@ -16,8 +16,10 @@ from celery.exceptions import OperationalError
 
 from bridge import lifecycle
 from bridge.events import LogLine, Patch, run_uuid
+from bridge.gatekeeper import Gatekeeper
 from bridge.header import HEADER
-from bridge.request import goes_on_after_report, reported_request
+from bridge.reasons import reason
+from bridge.request import ended_because, goes_on_after_report, reported_request
 from bridge.run import Run, current_run, enter
 
 if TYPE_CHECKING:
@@ -43,8 +45,11 @@ class Signals:
             signals.task_revoked: self.task_revoked,
             signals.task_unknown: self.task_unknown,
             signals.task_rejected: self.task_rejected,
+            signals.worker_init: self.worker_init,
+            signals.worker_ready: self.worker_ready,
+            signals.worker_process_init: self.worker_process_init,
             signals.worker_process_shutdown: self.process_shutdown,
-            signals.worker_shutdown: self.process_shutdown,
+            signals.worker_shutdown: self.worker_shutdown,
         }
         for signal, receiver in self._receivers.items():
             signal.connect(receiver, weak=False)
@@ -70,6 +75,24 @@ class Signals:
 
     # In the worker's main process
 
+    def worker_init(self, sender: Any, **_: Any) -> None:
+        """Before the pool's children are forked, so that they inherit what tells that they live."""
+        if sender.app is self._bridge.app:
+            self._bridge.gatekeeper = Gatekeeper(self._bridge, sender.hostname)
+
+    def worker_process_init(self, **_: Any) -> None:
+        if self._bridge.gatekeeper is not None:
+            self._bridge.gatekeeper.in_pool_process()
+
+    def worker_ready(self, sender: Any, **_: Any) -> None:
+        if sender.app is self._bridge.app and self._bridge.gatekeeper is not None:
+            self._bridge.gatekeeper.open(sender)
+
+    def worker_shutdown(self, sender: Any, **_: Any) -> None:
+        if sender.app is self._bridge.app and self._bridge.gatekeeper is not None:
+            self._bridge.gatekeeper.close()
+        self.process_shutdown()
+
     def task_received(self, sender: Any, request: Any, **_: Any) -> None:
         """A message from a publisher without the bridge: its run becomes visible here."""
         if request.app is not self._bridge.app or HEADER in request.request_dict:
@@ -84,7 +107,7 @@ class Signals:
 
     def task_revoked(self, sender: Any, request: Any, terminated: bool, expired: bool, **_: Any) -> None:
         if self._follows(sender):
-            self._end(sender, request, lifecycle.revoked(bool(expired), bool(terminated)))
+            self._end(sender, request, lifecycle.revoked(bool(expired), bool(terminated), ended_because()))
 
     def task_unknown(self, sender: Any, message: Any, name: str, id: str, **_: Any) -> None:
         if sender.app is self._bridge.app:
@@ -160,7 +183,15 @@ class Signals:
     def process_shutdown(self, **_: Any) -> None:
         self._bridge.appender.close()
 
-    # Told by bridge.task and bridge.request
+    # Told by bridge.task, bridge.request and bridge.admission
+
+    def waiting(self, request: Any, gate: str, position: int) -> None:
+        """The run is held back by a limit."""
+        if self._follows(request.task):
+            sent = request.request_dict
+            identity = self._bridge.identity_of(request.task, sent, request.args, request.kwargs)
+            fields = lifecycle.waiting(reason(gate), position)
+            self._append(identity, sent.get("retries"), fields, fresh=True)
 
     def publication_failed(self, task_id: str) -> None:
         """The broker took no message, so the run that was shown as queued never comes."""

@@ -1,0 +1,281 @@
+"""Admission: whether a run may start now, asked in the worker's main process right before the pool.
+
+A run that may not is parked in Redis and acked at the broker: it holds no pool slot and no prefetch
+room. See `bridge.limit_scripts` for who decides, `bridge.pacer` for what happens in between.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+from billiard.einfo import ExceptionInfo
+from celery.exceptions import TaskRevokedError
+from celery.worker.state import requests, task_ready
+from redis import Redis, RedisError
+
+from bridge.broker import Broker, Mark
+from bridge.errors import PublicError
+from bridge.events import run_uuid
+from bridge.gates import passage_of, quoted
+from bridge.header import Header, counted
+from bridge.limit_scripts import Answer, Ask, Ended, LimitScripts, Parcel, Victim
+from bridge.request import unstarted
+
+if TYPE_CHECKING:
+    from bridge.extension import Bridge
+
+log = logging.getLogger(__name__)
+
+_TRIES: Final = 3
+
+
+class HeldBack(TaskRevokedError):
+    """The run does not start now; Celery gives its pool slot back."""
+
+
+@dataclass(slots=True)
+class Execution:
+    """One run that executes here, and the slots it holds."""
+
+    holder: str
+    ask: Ask
+    request: Any = field(repr=False)
+
+
+class Admission:
+    """The gate in front of one worker's pool."""
+
+    def __init__(self, bridge: Bridge, hostname: str) -> None:
+        self._bridge = bridge
+        settings = bridge.settings
+        self.settings = settings.limits
+        self.worker = f"{quoted(hostname)}!{secrets.token_hex(4)}"
+        seconds = self.settings.timeout.total_seconds()
+        self.redis_url = self.settings.redis_url or settings.outbox.redis_url
+        self.redis = Redis.from_url(self.redis_url, socket_timeout=seconds, socket_connect_timeout=seconds)
+        self.scripts = LimitScripts(self.redis, settings.outbox.prefix)
+        self.broker = Broker(bridge.app)
+        self.epoch = ""
+        self.paused: frozenset[str] = frozenset()
+        self.executing: dict[str, Execution] = {}
+        self.unreleased: deque[Execution] = deque()
+        self.dying: deque[tuple[int, float, Any]] = deque()
+        self.held_back: deque[Any] = deque()
+        self.is_reachable = True
+        self.later: Callable[[Callable[[], None]], None] = lambda action: action()
+        self.consumer: Any = None
+
+    # Asked by bridge.request, in the consumer's loop
+
+    def enter(self, request: Any) -> None:
+        """Take the slots that the run needs, or raise `HeldBack` when it does not start now."""
+        declared = self._bridge.declaration(request.task)
+        if not declared.bounds and not self._is_paused(request.task):
+            return
+        try:
+            passage = passage_of(declared, declared.arguments(request.args or (), request.kwargs or {}))
+        except PublicError as error:
+            self._fail(request, error)
+            raise HeldBack(request.id) from None
+        mark = Mark.of(request.request_dict)
+        member = member_of(request.request_dict)
+        ask = Ask(
+            member, self.worker, passage.lane, passage.units, self.broker.priority(request.message),
+            declared.on_limit, mark.epoch if mark.member == member else "",
+        )  # fmt: skip
+        self._act(request, ask, self._answer(request, ask))
+
+    def leave(self, request: Any) -> None:
+        """Free the slots of a run that executes no longer, once."""
+        execution = self.executing.pop(request.holder, None) if request.holder else None
+        if execution is not None and not self.free(execution):
+            self.unreleased.append(execution)
+
+    def leave_when_gone(self, request: Any, pid: int) -> None:
+        """Free the slots once the child process is dead."""
+        execution = self.executing.get(request.holder)
+        if execution is not None:
+            self.dying.append((pid, time.monotonic(), request))
+            self.later(_look)
+
+    def give_back(self, request: Any) -> None:
+        """The run's message goes back to its queue: what comes from there is no second delivery."""
+        if request.holder:
+            self._safely(lambda: self.scripts.disown(request.holder))
+
+    def forget(self, request: Any) -> None:
+        """Drop a parked run that was ended without having started."""
+        member = member_of(request.request_dict)
+        if Mark.of(request.request_dict).member == member and not request.holder:
+            self._safely(lambda: self.scripts.forget(member))
+
+    def withdraw(self, task_ids: list[str]) -> None:
+        """End runs that wait: they were revoked."""
+        try:
+            for task_id in task_ids:
+                self._end_if(self.scripts.withdraw(quoted(task_id), "revoked"))
+        except RedisError as error:
+            self._lost(error)
+
+    # For bridge.pacer, from its thread
+
+    def free(self, execution: Execution) -> bool:
+        """Release an execution's slots; False when Redis is away."""
+        ask = execution.ask
+        try:
+            if not execution.request.acknowledged:
+                self.scripts.disown(execution.holder)  # its message will be delivered again
+            outgoing = self.scripts.release(ask.worker, execution.holder, ask.lane)
+        except RedisError as error:
+            self._lost(error)
+            return False
+        if outgoing:
+            self.later(self.publish)
+        return True
+
+    def publish(self) -> None:
+        """Hand granted runs to a broker that is not the limits' Redis."""
+        while (found := self.scripts.next_outgoing()) is not None:
+            member, message = found
+            self.broker.publish(message)
+            self.scripts.sent(member)
+
+    def end(self, ended: Ended) -> None:
+        """End a run that waited, in the consumer's loop."""
+        self.consumer.call_soon(self._end_waiting, ended)
+
+    # Pieces
+
+    def _answer(self, request: Any, ask: Ask) -> Answer:
+        if not self.is_reachable:
+            raise self._hold_back(request)
+        try:
+            answer = self.scripts.admit(ask)
+            for _ in range(_TRIES):
+                if answer.word == "unknown":
+                    self.declare()
+                    answer = self.scripts.admit(ask)
+                elif answer.word == "full":
+                    answer = self.scripts.admit(ask, self._parcel(request, ask))
+                elif answer.word == "spare" and not self.scripts.spare(
+                    ask.member, self._parcel(request, ask)
+                ):
+                    answer = self.scripts.admit(ask)
+                else:
+                    return answer
+        except RedisError as error:
+            self._lost(error)
+        raise self._hold_back(request)
+
+    def _act(self, request: Any, ask: Ask, answer: Answer) -> None:
+        if answer.word == "run":
+            request.holder = answer.holder
+            self.executing[answer.holder] = Execution(answer.holder, ask, request)
+            return
+        if answer.word == "waiting":
+            self._bridge.signals.waiting(request, answer.gate, answer.position)
+            self.later(lambda: self._replace(answer.victims))
+        elif answer.word == "dropped":
+            request.end_unstarted("dropped")
+            raise HeldBack(request.id)
+        else:
+            log.info("a second delivery of run %s is dropped", request.id)
+        self._drop(request)
+        raise HeldBack(request.id)
+
+    def declare(self) -> None:
+        """Tell Redis what the code declares."""
+        self.epoch, wait = self.scripts.declare(
+            self._bridge.declared_values(), self.settings.lease, self.settings.grant
+        )
+        if wait:
+            log.warning(
+                "the limits' Redis knew nothing; limited runs wait %.1f s until it is known what is running",
+                wait.total_seconds(),
+            )
+
+    def _parcel(self, request: Any, ask: Ask) -> Parcel:
+        headers = request.request_dict
+        meta = {
+            "id": run_uuid(request.id),
+            "root": run_uuid(request.root_id or request.id),
+            "n": attempt_of(headers),
+            "mirror": self._bridge.is_mirrored(request.task_name),
+        }
+        expires = int(request.expires.timestamp() * 1000) if request.expires else 0
+        mark = Mark(self.epoch, ask.member)
+        return self.broker.parcel(request.message, mark, json.dumps(meta), expires)
+
+    def _replace(self, victims: tuple[Victim, ...]) -> None:
+        for victim in victims:
+            task_id = victim.member.rsplit(":", 2)[0]
+            if victim.worker:
+                self._bridge.app.control.revoke(unquote(task_id), terminate=True)
+            else:
+                self._end_if(self.scripts.withdraw(task_id, "superseded"))
+
+    def _drop(self, request: Any) -> None:
+        """Let go of a message that nobody needs any more, or that is parked."""
+        task_ready(request)
+        request.acknowledge()
+        for execution in self.executing.values():
+            if execution.request.id == request.id:
+                requests[request.id] = execution.request  # it stays the one that Celery knows by this id
+
+    def _end_if(self, ended: Ended | None) -> None:
+        if ended is not None:
+            self.end(ended)
+
+    def _end_waiting(self, ended: Ended) -> None:
+        message = self.broker.message(ended.message)
+        task = self._bridge.app.tasks[message.headers["task"]]
+        unstarted(task, message, self.consumer).end_unstarted(ended.why)
+
+    def _fail(self, request: Any, error: PublicError) -> None:
+        try:
+            raise error
+        except PublicError:
+            request.on_failure(ExceptionInfo())
+        request.acknowledge()
+
+    def _is_paused(self, task: Any) -> bool:
+        return bool(self.paused) and f"task|{quoted(task.name)}|" in self.paused
+
+    def _hold_back(self, request: Any) -> HeldBack:
+        """Keep the run unacked until Redis answers again; nothing starts that nobody counts."""
+        self.held_back.append(request)
+        return HeldBack(request.id)
+
+    def _safely(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except RedisError as error:
+            self._lost(error)
+
+    def _lost(self, error: RedisError) -> None:
+        if self.is_reachable:
+            log.error("the limits' Redis does not answer (%s); limited runs wait", type(error).__name__)
+        self.is_reachable = False
+
+
+def attempt_of(headers: Any) -> int:
+    """The number of the attempt that a message is for."""
+    return Header.read(headers).earlier + counted(headers.get("retries")) + 1
+
+
+def member_of(headers: Any) -> str:
+    """One attempt of a run, as the limits know it: `<task id>:<attempt>:<nesting of replace()>`."""
+    nesting = counted(headers.get("replaced_task_nesting"))
+    return f"{quoted(str(headers['id']))}:{attempt_of(headers)}:{nesting}"
+
+
+def _look() -> None:
+    """Nothing but a reason for the pacer to look at once."""

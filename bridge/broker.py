@@ -1,0 +1,179 @@
+"""How a parked message goes back to the broker.
+
+Where the broker is the very Redis that keeps the limits, the Lua commands move messages themselves: out
+of the broker's unacked messages when a run is parked, to the consuming end of its queue when it is
+granted, so that it starts next. Any other broker is handed the message again by some worker, through
+a queue of its own beside the run's queue, `<queue>.granted`, so that it does not wait behind others.
+"""
+
+from __future__ import annotations
+
+import secrets
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
+from typing import Any, Final
+
+from celery import Celery, uuid
+from kombu.entity import Exchange, Queue
+from kombu.message import Message
+from kombu.utils.json import dumps, loads
+from redis import Redis
+
+from bridge.limit_scripts import Parcel, Unacked
+
+PARKED: Final = "taskcast-parked"
+"""Header of a message that was parked: the epoch of the limits' Redis, and the member."""
+
+GRANTED: Final = ".granted"
+
+_WITHOUT_PRIORITY: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What the header of a parked message says."""
+
+    epoch: str = ""
+    member: str = ""
+
+    @classmethod
+    def of(cls, headers: Any) -> Mark:
+        raw = (headers or {}).get(PARKED)
+        parts = raw.split(" ") if isinstance(raw, str) else []
+        return cls(*parts) if len(parts) == 2 else _UNMARKED
+
+    def __str__(self) -> str:
+        return f"{self.epoch} {self.member}"
+
+
+_UNMARKED: Final = Mark()
+
+
+class Broker:
+    """A worker's broker, as far as limits are concerned."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._consumer: Any = None
+        self._counts_up = True
+        self.is_limits_redis = False
+
+    def attach(self, consumer: Any, limits: Redis) -> None:
+        """Find out whether the broker is the limits' Redis; else consume what is granted, too."""
+        self._consumer = consumer
+        self._counts_up = consumer.connection.transport.driver_type == "redis"
+        self.is_limits_redis = _is_same(consumer.connection.default_channel, limits)
+        if not self.is_limits_redis:
+            for name in list(self._app.amqp.queues.consume_from):
+                queue = _granted(name)
+                self._app.amqp.queues.add(queue)
+                consumer.add_task_queue(queue.name)
+
+    def priority(self, message: Message) -> int:
+        """The priority of a message from 0, which is first: Redis counts up, AMQP down."""
+        given = message.properties.get("priority") or _WITHOUT_PRIORITY
+        bounded = max(0, min(9, given)) if isinstance(given, int) else _WITHOUT_PRIORITY
+        return bounded if self._counts_up else 9 - bounded
+
+    def parcel(self, message: Message, mark: Mark, meta: str, expires_at: int) -> Parcel:
+        """The message, marked and ready to be parked."""
+        queue = self._queue_of(message)
+        if not self.is_limits_redis:
+            envelope = _envelope(message, mark)
+            envelope["properties"]["queue"] = queue
+            return Parcel(_bytes(envelope), "", meta, expires_at)
+        channel = message.channel
+        raw: dict[str, Any] = dict(message._raw)  # type: ignore[attr-defined]
+        raw["headers"] = {**raw["headers"], PARKED: str(mark)}
+        raw["properties"] = {**raw["properties"], "delivery_tag": uuid()}
+        prefix = channel.global_keyprefix
+        hash_key, index_key = prefix + channel.unacked_key, prefix + channel.unacked_index_key
+        unacked = Unacked(hash_key, index_key, message.delivery_tag)
+        return Parcel(_bytes(raw), prefix + queue, meta, expires_at, unacked)
+
+    def publish(self, raw: bytes) -> None:
+        """Hand a granted message to the broker again."""
+        envelope = loads(raw.decode())  # type: ignore[no-untyped-call]
+        properties = dict(envelope["properties"])
+        queue = _granted(properties.pop("queue"))
+        properties.pop("delivery_tag", None)
+        properties.pop("body_encoding", None)
+        with self._app.producer_or_acquire() as producer:
+            producer.publish(
+                b64decode(envelope["body"]),
+                exchange="",
+                routing_key=queue.name,
+                declare=[queue],
+                content_type=envelope["content-type"],
+                content_encoding=envelope["content-encoding"],
+                headers=envelope["headers"],
+                retry=True,
+                retry_policy={"max_retries": 1},
+                **properties,
+            )
+
+    def message(self, raw: bytes) -> Message:
+        """A parked message, to be ended without having been started."""
+        envelope = loads(raw.decode())  # type: ignore[no-untyped-call]
+        body = envelope["body"]
+        if envelope["properties"].get("body_encoding") == "base64":
+            body = b64decode(body)
+        return Message(  # type: ignore[no-untyped-call]
+            body=body,
+            content_type=envelope["content-type"],
+            content_encoding=envelope["content-encoding"],
+            headers=envelope["headers"],
+            properties=envelope["properties"],
+            delivery_info=envelope["properties"].get("delivery_info") or {},
+            accept=self._app.conf.accept_content,
+        )
+
+    def _queue_of(self, message: Message) -> str:
+        """The queue that the message was taken from."""
+        channel, info = message.channel, message.delivery_info
+        for name, tag in getattr(self._consumer.task_consumer, "_active_tags", {}).items():
+            if tag == info.get("consumer_tag"):
+                return str(name)
+        if not hasattr(channel, "_lookup"):
+            return str(info["routing_key"])
+        found = channel._lookup(info["exchange"], info["routing_key"])
+        active = [queue for queue in found if queue in channel._active_queues]
+        return str((active or found)[0])
+
+
+def _granted(queue: str) -> Queue:
+    name = queue if queue.endswith(GRANTED) else f"{queue}{GRANTED}"
+    exchange = Exchange("")  # type: ignore[no-untyped-call]
+    return Queue(name, exchange, routing_key=name)  # type: ignore[no-untyped-call]
+
+
+def _is_same(channel: Any, limits: Redis) -> bool:
+    """Whether the channel's broker is the Redis of the limits, database and all: by leaving a word there."""
+    client = getattr(channel, "client", None)
+    if not isinstance(client, Redis) or not hasattr(channel, "unacked_key"):
+        return False
+    key, word = f"taskcast:probe:{secrets.token_hex(8)}", secrets.token_hex(8)
+    limits.set(key, word, px=5_000)
+    found = Redis(connection_pool=client.connection_pool).get(key)  # no prefix of the broker's keys
+    limits.delete(key)
+    return found in (word, word.encode())
+
+
+def _bytes(envelope: dict[str, Any]) -> bytes:
+    return str(dumps(envelope)).encode()  # type: ignore[no-untyped-call]
+
+
+def _envelope(message: Message, mark: Mark) -> dict[str, Any]:
+    body = message.body if isinstance(message.body, bytes) else str(message.body).encode()
+    headers = {**message.headers, PARKED: str(mark)}
+    headers.pop("compression", None)  # the body has been unpacked
+    properties = {
+        name: value for name, value in message.properties.items() if isinstance(value, (str, int, float))
+    }
+    return {
+        "body": b64encode(body).decode(),
+        "content-type": message.content_type,
+        "content-encoding": message.content_encoding,
+        "headers": headers,
+        "properties": {**properties, "body_encoding": "base64"},
+    }

@@ -1,0 +1,164 @@
+"""The pacer: a thread of each worker's main process that sees to limits while nothing else happens.
+
+Each beat releases what could not be released, compares the slots held here with what Redis knows, sweeps
+(slots of dead workers, lapsed grants, what is due), and, on one worker of them all, reports places in line.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from redis import RedisError
+
+from bridge.admission import Admission
+from bridge.keeper import Keeper
+from bridge.limit_scripts import Swept
+from bridge.positions import Positions
+
+log = logging.getLogger(__name__)
+
+_LEAST: Final = 0.005
+_MOST: Final = 1.0
+_DYING: Final = 0.05
+_GIVE_UP: Final = 10.0
+
+Action = Callable[[], None]
+
+
+class Pacer:
+    """Runs from the worker's start to its end."""
+
+    def __init__(self, admission: Admission, keeper: Keeper, positions: Positions) -> None:
+        self._admission, self._keeper, self._positions = admission, keeper, positions
+        self._actions: SimpleQueue[Action | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="taskcast-pacer", daemon=True)
+        self._compared_at = 0.0
+        self._reported_at = 0.0
+        self._unknown: set[str] = set()
+        admission.later = self._actions.put
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float = 5) -> None:
+        """End the thread and free what is still held; the pool is down by now."""
+        self._actions.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        for execution in list(self._admission.executing.values()):
+            self._admission.leave(execution.request)
+
+    def _run(self) -> None:
+        pause = 0.0
+        while True:
+            with suppress(Empty):
+                action = self._actions.get(timeout=max(_LEAST, pause))
+                if action is None:
+                    return
+                self._safely(action)
+            pause = _MOST
+            self._safely(self._keep)
+            with suppress(RedisError):
+                pause = self._beat()
+
+    def _safely(self, action: Action) -> None:
+        try:
+            action()
+        except Exception:
+            log.exception("the limits' pacer failed at %s and goes on", getattr(action, "__name__", "a task"))
+
+    def _keep(self) -> None:
+        self._keeper.ensure()
+
+    def _beat(self) -> float:
+        """One round; returns seconds until the next."""
+        admission = self._admission
+        self._free_the_dead()
+        try:
+            swept = admission.scripts.sweep(admission.worker, admission.settings.lease)
+            self._compare()
+        except RedisError:
+            admission.is_reachable = False
+            raise
+        self._back_again()
+        self._act_on(swept)
+        if swept.is_pacer:
+            self._report()
+        if admission.dying:
+            return _DYING
+        return max(_LEAST, min(_MOST, swept.next_in.total_seconds())) if swept.is_pacer else _MOST
+
+    def _act_on(self, swept: Swept) -> None:
+        if swept.buried:
+            log.warning("%d workers are gone; %d slots are free again", swept.buried, swept.freed)
+        if swept.outgoing:
+            self._safely(self._admission.publish)
+        for ended in swept.ended:
+            self._admission.end(ended)
+
+    def _free_the_dead(self) -> None:
+        """Free slots of children that Celery kills after it has told of their time limit."""
+        admission, now = self._admission, time.monotonic()
+        for _ in range(len(admission.dying)):
+            pid, since, request = admission.dying.popleft()
+            if now - since < _GIVE_UP and _lives(pid):
+                admission.dying.append((pid, since, request))
+            else:
+                admission.leave(request)
+        for _ in range(len(admission.unreleased)):
+            execution = admission.unreleased.popleft()
+            if not admission.free(execution):
+                admission.unreleased.append(execution)
+                return
+
+    def _compare(self) -> None:
+        """Make Redis know what executes here, and nothing else."""
+        admission = self._admission
+        every = admission.settings.lease.total_seconds() / 5
+        if time.monotonic() - self._compared_at < every:
+            return
+        self._compared_at = time.monotonic()
+        if admission.scripts.epoch() != admission.epoch:
+            admission.declare()
+        admission.paused = admission.scripts.paused()
+        known = admission.scripts.holders(admission.worker)
+        for holder, execution in list(admission.executing.items()):
+            if holder not in known:
+                ask = execution.ask
+                admission.scripts.restore(ask.worker, holder, ask.lane, ask.units, ask.priority)
+                log.warning("run %s holds its slot again, which Redis had forgotten", execution.request.id)
+        unknown = {holder for holder in known if holder not in admission.executing}
+        for holder in unknown & self._unknown:
+            admission.scripts.release(admission.worker, holder, known[holder])
+            log.warning("a slot that nobody here uses is free again (%s)", holder)
+        self._unknown = unknown
+
+    def _back_again(self) -> None:
+        """Redis answers: let the runs ask again that were held back while it did not."""
+        admission = self._admission
+        if not admission.is_reachable:
+            log.warning("the limits' Redis answers again")
+            admission.is_reachable = True
+        for _ in range(len(admission.held_back)):
+            request = admission.held_back.popleft()
+            admission.consumer.call_soon(admission.consumer.on_task_request, request)
+
+    def _report(self) -> None:
+        if time.monotonic() - self._reported_at >= 1.0:
+            self._reported_at = time.monotonic()
+            self._positions.report()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
