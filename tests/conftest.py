@@ -5,16 +5,24 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 import redis
 
+from bridge.limit_scripts import LimitScripts
 from bridge.local import Stack
 from bridge.local.realtime.limits import TenantLimits
 from bridge.local.running import RunningStack
-from bridge.settings import BridgeSettings, BroadcastSettings, OutboxSettings, SupabaseSettings
+from bridge.settings import (
+    BridgeSettings,
+    BroadcastSettings,
+    LimitSettings,
+    OutboxSettings,
+    SupabaseSettings,
+)
 
 
 @dataclass(frozen=True)
@@ -53,9 +61,13 @@ def user(new_user: Callable[[], User]) -> User:
 
 
 def settings_on(stack: RunningStack, prefix: str) -> BridgeSettings:
-    """Settings of a bridge on the embedded stack, its Redis keys below `prefix`."""
+    """Settings of a bridge on the embedded stack, its Redis keys below `prefix`, where nothing runs yet."""
+    limits = LimitSettings(lease=timedelta(seconds=5))
+    with redis.Redis.from_url(stack.redis_url) as client:
+        LimitScripts(client, prefix).declare({}, limits.lease, limits.grant, nothing_runs=True)
     return BridgeSettings(
         outbox=OutboxSettings(redis_url=stack.redis_url, prefix=prefix, partitions=4),
+        limits=limits,
         supabase=SupabaseSettings(url=stack.url, key=stack.service_key),  # type: ignore[arg-type]
         broadcast=BroadcastSettings(messages_per_second=2_000),
     )
