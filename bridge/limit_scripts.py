@@ -108,6 +108,7 @@ class Moved:
     meta: str
     position: int
     gate: str
+    is_news: bool = False  # it went back into its line, after it had executed or been granted
 
 
 class LimitScripts:
@@ -232,7 +233,10 @@ class LimitScripts:
     def moved(self, lane: str, first: int, last: int) -> list[Moved]:
         """The waiting runs of a stretch of a line whose place or reason is to be told anew."""
         raw = self._call("limits_positions", lane, first, last)
-        return [Moved(_text(raw[i]), int(raw[i + 1]), _text(raw[i + 2])) for i in range(0, len(raw), 3)]
+        return [
+            Moved(_text(raw[i]), int(raw[i + 1]), _text(raw[i + 2]), raw[i + 3] == 1)
+            for i in range(0, len(raw), 4)
+        ]
 
     def _call(self, name: str, *arguments: Any) -> Any:
         script = self._registered.get(name)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from bridge.events import Patch
+from bridge.lifecycle import waiting
 from bridge.limit_scripts import LimitScripts, Moved
 from bridge.reasons import reason
 
@@ -55,6 +56,15 @@ class Positions:
         for each in moved:
             meta: dict[str, Any] = json.loads(each.meta)
             if meta["mirror"]:
-                fields = {"wait_reason": reason(each.gate), "queue_position": each.position}
-                self._append(meta["root"], Patch(meta["id"], meta["n"], self._clock(), fields, existing=True))
+                for fields in _turns(each):
+                    patch = Patch(meta["id"], meta["n"], self._clock(), fields, existing=True)
+                    self._append(meta["root"], patch)
         return len(moved)
+
+
+def _turns(moved: Moved) -> list[dict[str, Any]]:
+    """What to tell of the run; one that went back is queued first, which takes back that it was in progress."""
+    place = {"wait_reason": reason(moved.gate), "queue_position": moved.position}
+    if not moved.is_news:
+        return [place]
+    return [{"status": "queued", "state": "PENDING"}, waiting(reason(moved.gate), moved.position)]

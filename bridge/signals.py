@@ -190,6 +190,8 @@ class Signals:
         if self._follows(request.task):
             sent = request.request_dict
             identity = self._bridge.identity_of(request.task, sent, request.args, request.kwargs)
+            if request.delivery_info.get("redelivered"):  # what the row shows is over, its worker died
+                self.requeued(request.task, request._context)
             fields = lifecycle.waiting(reason(gate), position)
             self._append(identity, sent.get("retries"), fields, fresh=True)
 

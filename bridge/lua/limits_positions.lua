@@ -2,7 +2,7 @@
 -- requires limits_clock, limits_gates, limits_lanes
 -- KEYS    1: prefix of all keys
 -- ARGV    1: lane, 2: first place from 0, 3: last place
--- returns for each: what reports need, position from 1, gate
+-- returns for each: what reports need, position from 1, gate, 1 when nobody has told yet that it waits
 local lane, first = ARGV[1], tonumber(ARGV[2])
 local gate = redis.call('HGET', P .. 'at', lane)
 local changed = {}
@@ -15,6 +15,7 @@ for place, member in ipairs(redis.call('ZRANGE', P .. 'line:' .. lane, first, AR
     changed[#changed + 1] = told[3] or ''
     changed[#changed + 1] = position
     changed[#changed + 1] = gate
+    changed[#changed + 1] = told[1] and 0 or 1
   end
 end
 return changed
