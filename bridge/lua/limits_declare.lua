@@ -9,12 +9,23 @@ local state, now = P .. 'state', now_ms()
 if redis.call('HSETNX', state, 'epoch', ARGV[1]) == 1 then
   redis.call('HSET', state, 'ready_at', now + tonumber(ARGV[2]))
 end
-if ARGV[4] == '1' then redis.call('HSET', state, 'ready_at', now) end
 redis.call('HSET', state, 'lease', ARGV[2], 'grant', ARGV[3])
-for place = 5, #ARGV, 2 do redis.call('HSET', P .. 'declared', ARGV[place], ARGV[place + 1]) end
+
+local latest = ARGV[4] == '1' and now or now + tonumber(ARGV[2])  -- beyond it the clock was set back
 local ready_at = tonumber(redis.call('HGET', state, 'ready_at'))
-if ready_at > now + tonumber(ARGV[2]) then  -- the clock was set back
-  ready_at = now + tonumber(ARGV[2])
+if ready_at > latest then
+  ready_at = latest
   redis.call('HSET', state, 'ready_at', ready_at)
+  redis.call('ZADD', P .. 'due', 'XX', ready_at, START)
+end
+
+for place = 5, #ARGV, 2 do
+  local field, value = ARGV[place], ARGV[place + 1]
+  if redis.call('HGET', P .. 'declared', field) ~= value then
+    redis.call('HSET', P .. 'declared', field, value)
+    for _, gate in ipairs(redis.call('SMEMBERS', P .. 'gates:' .. field)) do
+      redis.call('ZADD', P .. 'due', now, gate)  -- more may go now; the next sweep sees to it
+    end
+  end
 end
 return { redis.call('HGET', state, 'epoch'), math.max(0, ready_at - now) }
