@@ -20,11 +20,12 @@ for _, worker in ipairs(redis.call('HKEYS', P .. 'suspects')) do
   if not score or tonumber(score) > now then redis.call('HDEL', P .. 'suspects', worker) end
 end
 
+-- A suspicion is of one deadline: a worker that has renewed since, however long ago by now, is suspected anew.
 local function is_dead(worker, deadline)
   if deadline == 0 then return true end
-  local since = redis.call('HGET', P .. 'suspects', worker)
-  if not since or tonumber(since) > now then
-    redis.call('HSET', P .. 'suspects', worker, now)
+  local since, seen = string.match(redis.call('HGET', P .. 'suspects', worker) or '', '^(%d+):(%d+)$')
+  if not since or tonumber(since) > now or tonumber(seen) ~= deadline then
+    redis.call('HSET', P .. 'suspects', worker, string.format('%d:%d', now, deadline))
     return false
   end
   return now - since >= lease / 2
