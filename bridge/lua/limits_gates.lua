@@ -91,10 +91,11 @@ local function use_units(gate, units, now)
   keep_rate(rate)
 end
 
--- When the window has room for so many units.
+-- When the window has room for so many units; those that are more than fit go once it is empty.
 local function room_at(gate, units, now)
   local rate = rate_of(gate)
-  local over = used_units(rate, now) + units - rate.count
+  if rate.count == 0 then return now + rate.per end
+  local over = used_units(rate, now) + math.min(units, rate.count) - rate.count
   local place = 0
   while over > 0 do
     local entry = redis.call('LINDEX', rate.log, place)
