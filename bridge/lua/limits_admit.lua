@@ -51,15 +51,15 @@ redis.call('HSET', run, 'state', 'waiting', 'number', number, 'priority', priori
   'lane', lane, 'message', message, 'queue', ARGV[9], 'meta', ARGV[10], 'since', now)
 redis.call('PERSIST', run)
 if expires > 0 then redis.call('ZADD', P .. 'ending', expires, member) end
-if ARGV[14] ~= '' then
-  redis.call('HDEL', ARGV[12], ARGV[14])
-  redis.call('ZREM', ARGV[13], ARGV[14])
-end
 local here = { member = member, worker = worker }
 line_up(member, lane, priority, number, now)
 wake(split(lane), now, here)
 if here.holder then
   return { 'run', here.holder }
+end
+if ARGV[14] ~= '' then  -- the message is here; of a run that executes it stays with the broker
+  redis.call('HDEL', ARGV[12], ARGV[14])
+  redis.call('ZREM', ARGV[13], ARGV[14])
 end
 
 local gate = redis.call('HGET', P .. 'at', lane)
