@@ -10,6 +10,28 @@ local MOST = 50
 local now = now_ms()
 local freed, buried = 0, 0
 
+-- What was timed by a clock that has been set back since is timed anew; the rest of a pause stays as long.
+local swept_at = tonumber(redis.call('HGET', P .. 'state', 'swept_at') or '0')
+if now < swept_at then
+  local paused = redis.call('HGETALL', P .. 'paused')
+  for place = 1, #paused, 2 do
+    local target, till = paused[place], paused[place + 1]
+    if till ~= 'inf' then redis.call('HSET', P .. 'paused', target, till - swept_at + now) end
+  end
+  for _, gate in ipairs(redis.call('ZRANGE', P .. 'due', 0, -1)) do redis.call('ZADD', P .. 'due', now, gate) end
+end
+redis.call('HSET', P .. 'state', 'swept_at', now)
+local timed = redis.call('HMGET', P .. 'state', 'ready_at', 'grant')
+if tonumber(timed[1] or '0') > now + lease then
+  redis.call('HSET', P .. 'state', 'ready_at', now + lease)
+  redis.call('ZADD', P .. 'due', 'XX', now + lease, START)
+end
+local latest = now + tonumber(timed[2] or '0')
+local late = redis.call('ZRANGEBYSCORE', P .. 'grants', string.format('(%d', latest), '+inf', 'LIMIT', 0, MOST)
+for _, member in ipairs(late) do
+  redis.call('ZADD', P .. 'grants', latest, member)
+end
+
 -- A lease is half of the time that a worker may be silent, the other half is the suspicion, so that a step of
 -- the clock buries nobody: the living renew before the suspicion is over.
 for _, worker in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', now + lease, '+inf', 'LIMIT', 0, MOST)) do
