@@ -123,7 +123,7 @@ class Admission:
             for task_id in task_ids:
                 self._end_if(self.scripts.withdraw(quoted(task_id), "revoked"))
         except RedisError as error:
-            self._lost(error)
+            self.lost(error)
 
     # For bridge.pacer, from its thread
 
@@ -135,7 +135,7 @@ class Admission:
                 self.scripts.disown(execution.holder)  # its message will be delivered again
             outgoing = self.scripts.release(ask.worker, execution.holder, ask.lane)
         except RedisError as error:
-            self._lost(error)
+            self.lost(error)
             return False
         if outgoing:
             self.later(self.publish)
@@ -172,7 +172,7 @@ class Admission:
                 else:
                     return answer
         except RedisError as error:
-            self._lost(error)
+            self.lost(error)
         raise self._hold_back(request)
 
     def _act(self, request: Any, ask: Ask, answer: Answer) -> None:
@@ -258,9 +258,10 @@ class Admission:
         try:
             action()
         except RedisError as error:
-            self._lost(error)
+            self.lost(error)
 
-    def _lost(self, error: RedisError) -> None:
+    def lost(self, error: RedisError) -> None:
+        """Redis does not answer: nobody is let in until the pacer reaches it again."""
         if self.is_reachable:
             log.error("the limits' Redis does not answer (%s); limited runs wait", type(error).__name__)
         self.is_reachable = False

@@ -11,6 +11,7 @@ from celery.worker.control import Panel
 from redis import RedisError
 
 from bridge.admission import Admission
+from bridge.custody import Custody
 from bridge.keeper import Keeper
 from bridge.pacer import Pacer
 from bridge.positions import Positions
@@ -37,7 +38,8 @@ class Gatekeeper:
             admission.settings.positions_per_second,
             time.time,
         )
-        self._pacer = Pacer(admission, self._keeper, positions)
+        self._custody = Custody(bridge.app, admission.redis, admission.scripts.root, admission.worker)
+        self._pacer = Pacer(admission, self._custody, self._keeper, positions)
         self._keeper.start()
 
     @property
@@ -50,6 +52,7 @@ class Gatekeeper:
         admission = self._admission
         admission.consumer = consumer
         try:
+            self._custody.attach(consumer, lease=admission.settings.lease)
             admission.broker.attach(consumer, admission.redis)
             admission.declare()
         except RedisError as error:

@@ -18,6 +18,7 @@ from typing import Final
 from redis import RedisError
 
 from bridge.admission import Admission
+from bridge.custody import Custody
 from bridge.keeper import Keeper
 from bridge.limit_scripts import Swept
 from bridge.positions import Positions
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _LEAST: Final = 0.005
 _MOST: Final = 1.0
+_PAUSES_EVERY: Final = 0.5
 _DYING: Final = 0.05
 _GIVE_UP: Final = 10.0
 
@@ -35,11 +37,13 @@ Action = Callable[[], None]
 class Pacer:
     """Runs from the worker's start to its end."""
 
-    def __init__(self, admission: Admission, keeper: Keeper, positions: Positions) -> None:
-        self._admission, self._keeper, self._positions = admission, keeper, positions
+    def __init__(self, admission: Admission, custody: Custody, keeper: Keeper, positions: Positions) -> None:
+        self._admission, self._custody = admission, custody
+        self._keeper, self._positions = keeper, positions
         self._actions: SimpleQueue[Action | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="taskcast-pacer", daemon=True)
         self._compared_at = 0.0
+        self._looked_at = 0.0
         self._reported_at = 0.0
         self._unknown: set[str] = set()
         admission.later = self._actions.put
@@ -63,10 +67,8 @@ class Pacer:
                 if action is None:
                     return
                 self._safely(action)
-            pause = _MOST
             self._safely(self._keep)
-            with suppress(RedisError):
-                pause = self._beat()
+            pause = self._beat_safely()
 
     def _safely(self, action: Action) -> None:
         try:
@@ -77,20 +79,26 @@ class Pacer:
     def _keep(self) -> None:
         self._keeper.ensure()
 
+    def _beat_safely(self) -> float:
+        try:
+            return self._beat()
+        except RedisError as error:
+            self._admission.lost(error)
+        except Exception:
+            log.exception("a round of the limits' pacer failed; it goes on")
+        return _MOST
+
     def _beat(self) -> float:
         """One round; returns seconds until the next."""
         admission = self._admission
         self._free_the_dead()
-        try:
-            swept = admission.scripts.sweep(admission.worker, admission.settings.lease)
-            self._compare()
-        except RedisError:
-            admission.is_reachable = False
-            raise
+        swept = admission.scripts.sweep(admission.worker, admission.settings.lease)
+        self._look_at_pauses()
+        self._compare()
         self._back_again()
         self._act_on(swept)
         if swept.is_pacer:
-            self._report()
+            self._once_a_second()
         if admission.dying:
             return _DYING
         return max(_LEAST, min(_MOST, swept.next_in.total_seconds())) if swept.is_pacer else _MOST
@@ -118,6 +126,12 @@ class Pacer:
                 admission.unreleased.append(execution)
                 return
 
+    def _look_at_pauses(self) -> None:
+        """A paused task is held back within two seconds, though nothing limits it otherwise."""
+        if time.monotonic() - self._looked_at >= _PAUSES_EVERY:
+            self._looked_at = time.monotonic()
+            self._admission.paused = self._admission.scripts.paused()
+
     def _compare(self) -> None:
         """Make Redis know what executes here, and nothing else."""
         admission = self._admission
@@ -127,7 +141,8 @@ class Pacer:
         self._compared_at = time.monotonic()
         if admission.scripts.epoch() != admission.epoch:
             admission.declare()
-        admission.paused = admission.scripts.paused()
+        self._custody.register()
+        self._safely(self._custody.restore_strays)
         known = admission.scripts.holders(admission.worker)
         for holder, execution in list(admission.executing.items()):
             if holder not in known:
@@ -150,10 +165,12 @@ class Pacer:
             request = admission.held_back.popleft()
             admission.consumer.call_soon(admission.consumer.on_task_request, request)
 
-    def _report(self) -> None:
+    def _once_a_second(self) -> None:
+        """What one worker does for all."""
         if time.monotonic() - self._reported_at >= 1.0:
             self._reported_at = time.monotonic()
             self._positions.report()
+            self._safely(self._custody.restore_orphans)
 
 
 def _lives(pid: int) -> bool:

@@ -1,0 +1,102 @@
+"""Messages that a worker has taken from a Redis broker and not acked yet, and how they come back.
+
+Left to itself, the Redis transport keeps such messages of all workers together, and gives those of a dead
+worker back after the visibility timeout, an hour or more. Here each worker keeps its own, under keys that
+are registered beside the limits, so that any other worker gives them back as soon as that one is dead.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import timedelta
+from typing import Any, Final
+
+from celery import Celery
+from celery.worker.state import active_requests, reserved_requests, scheduled_requests
+from redis import Redis
+
+log = logging.getLogger(__name__)
+
+_OPTIONS: Final = ("unacked_key", "unacked_index_key")
+
+
+class Custody:
+    """The unacked messages of this worker, and those of dead ones."""
+
+    def __init__(self, app: Celery, redis: Redis, root: str, worker: str) -> None:
+        self._app, self._redis, self._worker = app, redis, worker
+        self._register, self._workers = f"{root}unacked", f"{root}workers"
+        self._consumer: Any = None
+        self._strays: set[str] = set()
+        given = app.conf.broker_transport_options or {}
+        is_redis = app.connection_for_read().transport.driver_type == "redis"
+        self.keys = (f"unacked:{worker}", f"unacked_index:{worker}") if is_redis else None
+        if self.keys and not any(option in given for option in _OPTIONS):
+            own = dict(zip(_OPTIONS, self.keys, strict=True))
+            app.conf.broker_transport_options = {**given, **own}
+        else:  # who sets them keeps Celery's way
+            self.keys = None
+
+    def attach(self, consumer: Any, lease: timedelta) -> None:
+        """Before the first message is taken."""
+        self._consumer = consumer
+        seconds: Any = self._redis.time()
+        self._redis.zadd(self._workers, {self._worker: 1000 * (seconds[0] + lease.total_seconds())}, nx=True)
+        self.register()  # as a worker that lives
+
+    def register(self) -> None:
+        """Tell where this worker's messages are; again and again, as Redis may have been emptied."""
+        if self.keys:
+            self._redis.hset(self._register, self._worker, json.dumps(self.keys))
+
+    def restore_orphans(self) -> int:
+        """Give back what dead workers had taken; returns how many messages."""
+        found = 0
+        registered: dict[Any, Any] = self._redis.hgetall(self._register)
+        for raw, keys in registered.items():
+            worker = raw.decode() if isinstance(raw, bytes) else raw
+            if worker != self._worker and self._redis.zscore(self._workers, worker) is None:
+                found += self._restore(*json.loads(keys))
+                self._redis.hdel(self._register, worker)
+        if found:
+            log.warning("%d messages that dead workers had taken are in their queues again", found)
+        return found
+
+    def restore_strays(self) -> int:
+        """Give back what this worker had taken over a connection that broke; returns how many messages."""
+        if not self.keys or self._consumer is None:
+            return 0
+        with self._app.connection_for_write() as connection:
+            channel: Any = connection.default_channel
+            tags = {_text(tag) for tag in channel.client.zrange(self.keys[1], 0, -1)}
+            strays = tags - self._known_tags()
+            lost = strays & self._strays  # a message on its way in is not known yet
+            self._strays = strays - lost
+            return _give_back(channel, self.keys, lost)
+
+    def _known_tags(self) -> set[str]:
+        channel = self._consumer.task_consumer.channel
+        known = {str(tag) for tag in channel.qos._delivered}
+        for requests in (active_requests, reserved_requests, scheduled_requests):
+            known |= {str(request.message.delivery_tag) for request in tuple(requests)}
+        return known
+
+    def _restore(self, *keys: str) -> int:
+        with self._app.connection_for_write() as connection:
+            channel: Any = connection.default_channel
+            tags = [_text(tag) for tag in channel.client.zrange(keys[1], 0, -1)]
+            return _give_back(channel, keys, tags)
+
+
+def _give_back(channel: Any, keys: Any, tags: Any) -> int:
+    """Put messages back at the consuming end of their queues, the oldest first in line."""
+    qos = channel.QoS(channel)
+    vars(qos).update(zip(_OPTIONS, keys, strict=True))
+    for tag in reversed(list(tags)):
+        qos.restore_by_tag(tag, leftmost=True)
+    return len(tags)
+
+
+def _text(raw: bytes | str) -> str:
+    return raw.decode() if isinstance(raw, bytes) else raw
