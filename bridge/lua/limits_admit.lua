@@ -21,7 +21,7 @@ local state, number = known[1], tonumber(known[2])
 if state == 'granted' then
   redis.call('ZREM', P .. 'grants', member)
   redis.call('LREM', P .. 'outgoing', 0, member)
-  hold(member, known[3], known[4], worker)
+  hold(member, known[3], known[4], worker, now)
   return { 'run', known[3] }
 elseif state == 'held' then
   return { 'spare' }
@@ -36,7 +36,7 @@ if is_alone then closed = closing_gate(lane, units, score, now) end
 if not closed then
   redis.call('HSET', run, 'number', number or next_number(), 'priority', priority, 'units', ARGV[4])
   local holder = take(member, lane, units, now)
-  hold(member, holder, lane, worker)
+  hold(member, holder, lane, worker, now)
   redis.call('HSET', run, 'since', now)
   return { 'run', holder }
 elseif mode == 'drop' then

@@ -157,12 +157,19 @@ local function give_back(holder, lane)
   end
 end
 
-local function hold(member, holder, lane, worker)
+-- A worker that holds something is always among those that are watched, be its own lease late or lost.
+local function keep_held(holder, lane, worker, now)
+  redis.call('HSET', P .. 'held:' .. worker, holder, lane)
+  local lease = tonumber(redis.call('HGET', P .. 'state', 'lease') or '0')
+  redis.call('ZADD', P .. 'workers', 'NX', now + math.floor(lease / 2), worker)
+end
+
+local function hold(member, holder, lane, worker, now)
   local run = run_key(member)
   redis.call('HSET', run, 'state', 'held', 'holder', holder, 'worker', worker, 'lane', lane)
   redis.call('HDEL', run, 'message', 'gate', 'position')
   redis.call('PERSIST', run)
-  redis.call('HSET', P .. 'held:' .. worker, holder, lane)
+  keep_held(holder, lane, worker, now)
 end
 
 -- Sends a granted run on its way: to the consuming end of its queue where this Redis is the broker,
@@ -190,7 +197,7 @@ local function grant(lane, head, gate, now, here)
   redis.call('ZREM', P .. 'ending', head.member)
   redis.call('HSET', P .. 'turns', lane, next_number())
   if here and here.member == head.member then
-    hold(head.member, holder, lane, here.worker)
+    hold(head.member, holder, lane, here.worker, now)
     here.holder = holder
   else
     send(head.member, holder, now)

@@ -7,15 +7,15 @@ local now = now_ms()
 local member = string.match(holder, '^(.*)#%d+$')
 local run = run_key(member)
 for _, gate in ipairs(slots_of(lane)) do redis.call('ZADD', P .. 'slots:' .. gate, now, holder) end
-redis.call('HSET', P .. 'held:' .. worker, holder, lane)
+keep_held(holder, lane, worker, now)
 local state = redis.call('HGET', run, 'state')
 if state == 'waiting' then
   local message = redis.call('HGET', run, 'message')
   leave_line(member, lane, now)
-  hold(member, holder, lane, worker)
+  hold(member, holder, lane, worker, now)
   redis.call('HSET', run, 'message', message)
 elseif not state or state == 'lost' or state == 'done' then
   redis.call('HSET', run, 'number', next_number(), 'priority', ARGV[5], 'units', ARGV[4], 'since', now)
-  hold(member, holder, lane, worker)
+  hold(member, holder, lane, worker, now)
 end
 return redis.status_reply('OK')
