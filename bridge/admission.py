@@ -70,7 +70,7 @@ class Admission:
         self.dying: deque[tuple[int, float, Any]] = deque()
         self.held_back: deque[Any] = deque()
         self.is_reachable = True
-        self.later: Callable[[Callable[[], None]], None] = lambda action: action()
+        self.later: Callable[[Callable[[], object]], object] = lambda action: action()
         self.consumer: Any = None
 
     # Asked by bridge.request, in the consumer's loop

@@ -31,7 +31,7 @@ _PAUSES_EVERY: Final = 0.5
 _DYING: Final = 0.05
 _GIVE_UP: Final = 10.0
 
-Action = Callable[[], None]
+Action = Callable[[], object]
 
 
 class Pacer:
