@@ -96,6 +96,11 @@ local function task_id_of(member)
   return string.match(member, '^(.*):%d+:%d+$') or member
 end
 
+local function not_parked(member)
+  local task_id = task_id_of(member)
+  if redis.call('HGET', P .. 'parked', task_id) == member then redis.call('HDEL', P .. 'parked', task_id) end
+end
+
 local function forget_lane(lane)
   redis.call('HDEL', P .. 'at', lane)
   redis.call('HDEL', P .. 'turns', lane)
@@ -132,7 +137,7 @@ end
 
 local function leave_line(member, lane, now)
   redis.call('ZREM', P .. 'line:' .. lane, member)
-  redis.call('HDEL', P .. 'parked', task_id_of(member))
+  not_parked(member)
   redis.call('ZREM', P .. 'ending', member)
   settle(lane, now, first_gate(lane))
 end
@@ -193,7 +198,7 @@ local function grant(lane, head, gate, now, here)
   local run = run_key(head.member)
   local holder = take(head.member, lane, head.units, now)
   redis.call('ZREM', P .. 'line:' .. lane, head.member)
-  redis.call('HDEL', P .. 'parked', task_id_of(head.member))
+  not_parked(head.member)
   redis.call('ZREM', P .. 'ending', head.member)
   redis.call('HSET', P .. 'turns', lane, next_number())
   if here and here.member == head.member then
