@@ -10,6 +10,17 @@ local MOST = 50
 local now = now_ms()
 local freed, buried = 0, 0
 
+-- Everybody lines up again before anybody is let through, so that who comes back keeps his place.
+local to_wake, is_noted = {}, {}
+local function note(gates)
+  for _, gate in ipairs(gates) do
+    if not is_noted[gate] then
+      is_noted[gate] = true
+      to_wake[#to_wake + 1] = gate
+    end
+  end
+end
+
 -- What was timed by a clock that has been set back since is timed anew; the rest of a pause stays as long.
 local swept_at = tonumber(redis.call('HGET', P .. 'state', 'swept_at') or '0')
 if now < swept_at then
@@ -61,7 +72,7 @@ local function bury(worker)
     redis.call('HDEL', P .. 'held:' .. worker, holder)
     give_back(holder, lane)
     if redis.call('HGET', run_key(member), 'holder') == holder then set_back(member, 'lost', now) end
-    wake(split(lane), now)
+    note(split(lane))
     freed = freed + 1
   end
   if redis.call('EXISTS', P .. 'held:' .. worker) == 0 then
@@ -82,15 +93,15 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'grants', '-inf', now, 
   if known[1] == 'granted' then
     give_back(known[2], known[3])
     set_back(member, 'returned', now)
-    wake(split(known[3]), now)
+    note(split(known[3]))
     freed = freed + 1
   end
 end
 
 for _, gate in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', now, 'LIMIT', 0, MOST)) do
   redis.call('ZREM', P .. 'due', gate)
-  if not is_paused(gate, now) then redis.call('HDEL', P .. 'paused', gate) end
-  wake({ gate }, now)
+  if is_paused(gate, now) then schedule(gate, now) else redis.call('HDEL', P .. 'paused', gate) end
+  note({ gate })
 end
 
 local ended = {}
@@ -99,7 +110,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'ending', '-inf', now, 
   redis.call('ZREM', P .. 'ending', member)
   if known[1] == 'waiting' then
     leave_line(member, known[2], now)
-    wake(split(known[2]), now)
+    note(split(known[2]))
     redis.call('HSET', run_key(member), 'state', 'ending', 'why', 'expired')
   end
   if known[1] == 'waiting' or known[1] == 'ending' then  -- told again until somebody has seen to it
@@ -109,6 +120,12 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'ending', '-inf', now, 
     ended[#ended + 1] = known[3]
   end
 end
+
+local waited_at = {}
+for _, gate in ipairs(to_wake) do
+  if redis.call('EXISTS', P .. 'blocked:' .. gate) == 1 then waited_at[#waited_at + 1] = gate end
+end
+wake(waited_at, now)
 
 if not redis.call('SET', P .. 'pacer', asking, 'NX', 'PX', stay) and redis.call('GET', P .. 'pacer') == asking then
   redis.call('PEXPIRE', P .. 'pacer', stay)
