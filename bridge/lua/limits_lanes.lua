@@ -68,7 +68,7 @@ local function schedule(gate, now)
     end
     at = room_at(gate, units, now)
   elseif kind == 'start' then
-    at = redis.call('HGET', P .. 'state', 'ready_at')
+    at = not is_open(START, 0, now) and redis.call('HGET', P .. 'state', 'ready_at')
   elseif kind == 'task' or kind == 'limit' then
     at = redis.call('HGET', P .. 'paused', gate)
     if at == 'inf' then return end
