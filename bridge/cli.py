@@ -1,4 +1,4 @@
-"""Commands that `celery -A <app>` gains: bridge, watch, local, demo."""
+"""Commands that `celery -A <app>` gains: bridge, watch, local, demo; limits is in `bridge.limits_cli`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
 from celery import Celery
@@ -15,6 +15,9 @@ from celery.bin.base import CeleryCommand
 
 from bridge.errors import TaskcastError
 from bridge.settings import BridgeSettings
+
+if TYPE_CHECKING:
+    from bridge.extension import Bridge
 
 T = TypeVar("T")
 
@@ -29,7 +32,7 @@ def bridge(context: click.Context) -> None:
 
     settings = _settings(context)
     _log_to_stderr()
-    _or_one_line(lambda: publisher.run(settings))
+    or_one_line(lambda: publisher.run(settings))
 
 
 @click.command(cls=CeleryCommand)
@@ -46,18 +49,19 @@ def watch(context: click.Context, channel: str, as_json: bool) -> None:
         )
 
     settings = _settings(context)
-    _or_one_line(lambda: follow.run(settings, channel, as_json=as_json))
+    or_one_line(lambda: follow.run(settings, channel, as_json=as_json))
 
 
 @click.command(cls=CeleryCommand, context_settings=_PASS_ON)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def local(arguments: tuple[str, ...]) -> None:
+@click.pass_context
+def local(context: click.Context, arguments: tuple[str, ...]) -> None:
     """Run Redis, Postgres, REST, Auth and Realtime on this machine; --help tells the options."""
     try:
         from bridge.local.cli import main
     except ModuleNotFoundError as error:
-        _stop(f"the embedded stack needs {error.name}: pip install 'taskcast[local]'")
-    sys.exit(main(arguments))
+        stop(f"the embedded stack needs {error.name}: pip install 'taskcast[local]'")
+    sys.exit(main(arguments, lambda endpoints: _nothing_runs(context, endpoints.redis_url)))
 
 
 @click.command(cls=CeleryCommand, context_settings=_PASS_ON)
@@ -65,40 +69,61 @@ def local(arguments: tuple[str, ...]) -> None:
 @click.pass_context
 def demo(context: click.Context, arguments: tuple[str, ...]) -> None:
     """Run the application's demo, the package `demo` beside its Celery app."""
-    name = f"{_app(context).main}.demo"
+    name = f"{app_of(context).main}.demo"
     try:
         found = find_spec(name)
     except ModuleNotFoundError:  # the app is no package
         found = None
     if found is None:
-        _stop(f"this application has no demo ({name})")
+        stop(f"this application has no demo ({name})")
     # A process of its own: the demo starts what the app's settings name, before it loads the app.
     os.execv(sys.executable, [sys.executable, "-m", name, *arguments])  # noqa: S606
 
 
-def _app(context: click.Context) -> Celery:
+def _nothing_runs(context: click.Context, redis_url: str) -> None:
+    """Limited runs need not wait on a Redis whose address nobody has known so far."""
+    from bridge.limit_control import assume_nothing_runs
+
+    found: Bridge | None = getattr(app_of(context), "bridge", None)
+    if found is None:
+        return
+    settings = found.settings
+    outbox = settings.outbox.model_copy(update={"redis_url": redis_url})
+    limits = settings.limits.model_copy(update={"redis_url": redis_url})
+    assume_nothing_runs(settings.model_copy(update={"outbox": outbox, "limits": limits}))
+
+
+def app_of(context: click.Context) -> Celery:
+    """The app of `celery -A`."""
     app: Celery = context.obj.app
     return app
 
 
-def _settings(context: click.Context) -> BridgeSettings:
-    found: Any = getattr(_app(context), "bridge", None)
+def bridge_of(context: click.Context) -> Bridge:
+    """The app's bridge; without one the command ends."""
+    found: Bridge | None = getattr(app_of(context), "bridge", None)
     if found is None:
-        _stop("this app has no bridge: write Bridge(app, settings) after app = Celery(...)")
-    settings: BridgeSettings = found.settings
+        stop("this app has no bridge: write Bridge(app, settings) after app = Celery(...)")
+    return found
+
+
+def _settings(context: click.Context) -> BridgeSettings:
+    settings = bridge_of(context).settings
     if settings.supabase is None:
-        _stop("set SUPABASE_URL and SUPABASE_SECRET_KEY (sb_secret_...), in the environment or .env")
+        stop("set SUPABASE_URL and SUPABASE_SECRET_KEY (sb_secret_...), in the environment or .env")
     return settings
 
 
-def _or_one_line(action: Callable[[], T]) -> T:
+def or_one_line(action: Callable[[], T]) -> T:
+    """What the action returns; an error of ours ends the command with its one line."""
     try:
         return action()
     except TaskcastError as error:
-        _stop(str(error))
+        stop(str(error))
 
 
-def _stop(line: str) -> NoReturn:
+def stop(line: str) -> NoReturn:
+    """End the command with this line and exit code 1."""
     click.echo(f"taskcast: {line}", err=True)
     sys.exit(1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from celery import Celery
@@ -18,6 +19,7 @@ from bridge.gatekeeper import Gatekeeper
 from bridge.gates import declared_values
 from bridge.header import HEADER, Header
 from bridge.lifecycle import Identity, started
+from bridge.limit_control import LimitControl
 from bridge.names import Names
 from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
 from bridge.outbox import Outbox, RedisOutbox
@@ -71,6 +73,11 @@ class Bridge:
     def admission(self) -> Admission | None:
         """What runs ask before they start here; None outside of a worker's main process."""
         return self.gatekeeper.admission if self.gatekeeper is not None else None
+
+    @cached_property
+    def limits(self) -> LimitControl:
+        """The limits while everything runs: looked at, changed, paused and resumed."""
+        return LimitControl(self)
 
     def declared_values(self) -> dict[str, str]:
         """The value of each limit of the app's tasks, as Redis keeps it."""

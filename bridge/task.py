@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from functools import wraps
 from inspect import getattr_static
 from typing import Any, ClassVar, TypeVar
@@ -10,10 +12,14 @@ from typing import Any, ClassVar, TypeVar
 from celery import Task
 
 from bridge.errors import PublicError
+from bridge.limit_control import LimitsUnavailable
 from bridge.limits import Concurrency, Rate
 from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
 from bridge.replacement import counting_on
 from bridge.run import Run, current_run, detached_run
+from bridge.targets import WHOLE
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -77,6 +83,21 @@ class BridgeTask(Task):
             if run.attempt > 1:
                 sig = counting_on(self.app, sig, run.attempt - 1)
         return super().replace(sig)
+
+    def hold(self, name: str, seconds: float | timedelta, *, key: Any = WHOLE) -> None:
+        """Keep every worker from starting what a limit or rate counts, as a provider's `Retry-After` asks.
+
+        A shorter time never shortens a longer one. Where Redis is away the run goes on without it.
+
+        >>> self.hold("openai", float(response.headers["Retry-After"]))
+
+        Raises:
+            ArgumentError: no limit or rate goes by this name, or the time cannot work.
+        """
+        try:
+            self.app.bridge.limits.hold(name, seconds, key=key)
+        except LimitsUnavailable as error:
+            log.warning("%s is not held: %s", name, error)
 
     def _check_arguments(self, args: Iterable[Any], kwargs: dict[str, Any]) -> None:
         declaration = self.declaration

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from datetime import timedelta
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +13,13 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bridge.errors import SettingsError
-from bridge.settings import BridgeSettings, BroadcastSettings, OutboxSettings, SupabaseSettings
+from bridge.settings import (
+    BridgeSettings,
+    BroadcastSettings,
+    LimitSettings,
+    OutboxSettings,
+    SupabaseSettings,
+)
 
 
 class Settings(BaseSettings):
@@ -34,6 +41,10 @@ class Settings(BaseSettings):
     broadcast_listeners: int = Field(default=1, ge=0)
     outbox_partitions: int = Field(default=8, ge=1, le=256)
     outbox_max_length: int = Field(default=200_000, ge=1_000)
+    limits_redis_url: str | None = Field(default=None, description="where it is not REDIS_URL")
+    limits_lease_seconds: int = Field(default=15, ge=1, le=3_600)
+    limits_grant_seconds: int = Field(default=5, ge=1, le=3_600)
+    limits_positions_per_second: int = Field(default=50, ge=0)
     expose_errors: bool = False
 
     openai_api_key: SecretStr | None = None
@@ -49,9 +60,11 @@ class Settings(BaseSettings):
     flower_address: str = "127.0.0.1"
     flower_port: int = Field(default=5555, ge=0, le=65_535)
 
-    @field_validator("redis_url")
+    @field_validator("redis_url", "limits_redis_url")
     @classmethod
-    def _is_redis(cls, url: str) -> str:
+    def _is_redis(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
         if not url.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis://, rediss:// or unix://")
         try:
@@ -73,6 +86,12 @@ class Settings(BaseSettings):
                 max_length=self.outbox_max_length,
             ),
             supabase=self._supabase(),
+            limits=LimitSettings(
+                redis_url=self.limits_redis_url,
+                lease=timedelta(seconds=self.limits_lease_seconds),
+                grant=timedelta(seconds=self.limits_grant_seconds),
+                positions_per_second=self.limits_positions_per_second,
+            ),
             broadcast=BroadcastSettings(
                 private=self.broadcast_private,
                 messages_per_second=self.broadcast_messages_per_second,

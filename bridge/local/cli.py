@@ -16,17 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from bridge.errors import LocalStackError
+from bridge.local.endpoints import Endpoints
 from bridge.local.realtime import TenantLimits
 from bridge.local.stack import Stack
 
+WhenReady = Callable[[Endpoints], None]
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stack until Ctrl-C; return the exit code: 0, or 1 with the error on stderr."""
+
+def main(argv: Sequence[str] | None = None, when_ready: WhenReady = lambda _: None) -> int:
+    """Run the stack until Ctrl-C; return the exit code: 0, or 1 with the error on stderr.
+
+    `when_ready` is called when all parts answer, before anybody is told where.
+    """
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("bridge.local").setLevel(logging.INFO)
     try:
-        asyncio.run(_run(options))
+        asyncio.run(_run(options, when_ready))
     except LocalStackError as error:
         print(f"local stack: {error}", file=sys.stderr, flush=True)
         return 1
@@ -35,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _run(options: argparse.Namespace) -> None:
+async def _run(options: argparse.Namespace, when_ready: WhenReady) -> None:
     asked_to_end = _asked_to_end(with_stdin=options.end_with_stdin)
     stack = Stack(options.data_dir, options.port, options.keep, options.tenant, options.migrations)
-    running = asyncio.create_task(_serve(stack, as_json=options.json))
+    running = asyncio.create_task(_serve(stack, when_ready, as_json=options.json))
     await asyncio.wait({running, asked_to_end}, return_when=asyncio.FIRST_COMPLETED)
     running.cancel()
     try:
@@ -47,9 +53,10 @@ async def _run(options: argparse.Namespace) -> None:
         return
 
 
-async def _serve(stack: Stack, *, as_json: bool) -> None:
+async def _serve(stack: Stack, when_ready: WhenReady, *, as_json: bool) -> None:
     async with stack:
         told = stack.endpoints
+        when_ready(told)
         print(json.dumps(told.as_json()) if as_json else told.as_table(), flush=True)
         await stack.wait()
 

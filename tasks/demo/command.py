@@ -78,8 +78,10 @@ def _stage(options: argparse.Namespace, screen: Screen) -> Iterator[Stage]:
     with ExitStack() as exits:
         screen.title("starting the embedded stack, two worker pools, bridge and Flower")
         # Only now: these take a second to import, and the line above shows at once.
+        from bridge.limit_control import assume_nothing_runs
         from bridge.local import Stack
         from bridge.local.ports import choose_port
+        from config.settings import Settings
         from tasks.demo.fleet import fleet, members
         from tasks.demo.scene import own_scene, recorded_scene
         from tasks.demo.show import Stage
@@ -92,6 +94,7 @@ def _stage(options: argparse.Namespace, screen: Screen) -> Iterator[Stage]:
         exits.callback(_ending, screen)
         environment = _environment(stack)
         os.environ.update(environment)
+        assume_nothing_runs(Settings().bridge())  # its Redis has an address that nobody has known so far
         flower_port = choose_port(5555)
         for member in members(flower_port):
             crew.start(member, environment)
@@ -112,6 +115,7 @@ def _environment(stack: RunningStack) -> dict[str, str]:
         "SUPABASE_URL": stack.url,
         "SUPABASE_SECRET_KEY": stack.secret_key,
         "REDIS_URL": stack.redis_url,
+        "LIMITS_REDIS_URL": stack.redis_url,
         "PROVIDERS_ALLOW_PRIVATE_HOSTS": "true",
         "FLOWER_USER": "demo",
         "FLOWER_PASSWORD": secrets.token_urlsafe(9),

@@ -7,12 +7,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
+from bridge.settings import LimitSettings
 from config.settings import Settings, settings
 
 CHECKOUT = Path(__file__).parents[2]
@@ -55,6 +57,8 @@ WRONG = {
         "must start with http:// or https://, such as https://<project>.supabase.co",
     ),
     "OUTBOX_PARTITIONS": ("0", "Input should be greater than or equal to 1"),
+    "LIMITS_REDIS_URL": ("localhost:6379", "must start with redis://, rediss:// or unix://"),
+    "LIMITS_LEASE_SECONDS": ("0.5", "Input should be a valid integer, unable to parse string as an integer"),
     "BROADCAST_PRIVATE": ("perhaps", "Input should be a valid boolean, unable to interpret input"),
     "FLOWER_PORT": ("99999", "Input should be less than or equal to 65535"),
 }
@@ -113,10 +117,11 @@ def test_half_a_supabase_is_refused_and_the_missing_half_named(
     assert [line.split(":")[0].strip() for line in refusal()[1:]] == [missing]
 
 
-def test_a_password_in_a_wrong_address_is_not_shown(environ: Callable[..., None]) -> None:
-    environ(REDIS_URL="redis://:hunter2@localhost:port/0")
+@pytest.mark.parametrize("name", ["REDIS_URL", "LIMITS_REDIS_URL"])
+def test_a_password_in_a_wrong_address_is_not_shown(name: str, environ: Callable[..., None]) -> None:
+    environ(**{name: "redis://:hunter2@localhost:port/0"})
     assert refusal()[1:] == [
-        "  REDIS_URL='redis://***@localhost:port/0': the port must be a number, such as redis://127.0.0.1:6379/0"
+        f"  {name}='redis://***@localhost:port/0': the port must be a number, such as redis://127.0.0.1:6379/0"
     ]
 
 
@@ -166,6 +171,23 @@ def test_the_secret_key_goes_before_the_legacy_one() -> None:
 
 def test_without_a_supabase_workers_start_all_the_same() -> None:
     assert settings().bridge().supabase is None
+
+
+def test_the_limits_are_set_by_the_environment(environ: Callable[..., None]) -> None:
+    url = "redis://limits:6379/1"
+    environ(
+        LIMITS_REDIS_URL=url,
+        LIMITS_LEASE_SECONDS="30",
+        LIMITS_GRANT_SECONDS="7",
+        LIMITS_POSITIONS_PER_SECOND="9",
+    )
+    assert settings().bridge().limits == LimitSettings(
+        redis_url=url, lease=timedelta(seconds=30), grant=timedelta(seconds=7), positions_per_second=9
+    )
+
+
+def test_without_variables_the_limits_are_as_the_library_has_them() -> None:
+    assert settings().bridge().limits == LimitSettings()
 
 
 def test_a_dot_env_is_read_and_the_environment_goes_before_it(environ: Callable[..., None]) -> None:
