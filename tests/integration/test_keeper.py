@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -166,6 +166,8 @@ def celery_worker(server: Server, logs: Path, pool: str, *arguments: str, **env:
         wait_until(server.held, "the first renewal")
         yield process
     finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # pool processes and beat outlive the main one here
         process.end(signal.SIGKILL)
 
 
@@ -388,14 +390,10 @@ def test_pool_processes_die_with_a_killed_worker_and_with_them_the_lease(
 ) -> None:
     arguments = [str(tmp_path / word) if word == "schedule" else word for word in arguments]
     with celery_worker(server, tmp_path, "prefork", *arguments) as worker:
-        of_worker = children(worker.pid)
         busy = psutil.Process(send("one"))
         kill_main(worker)
         wait_until(server.given_up, "the lease is given up", timeout=1)
         wait_until(lambda: gone(busy), "its process is gone", timeout=2)  # its files were closed before
-        for child in of_worker:
-            if not gone(child):  # beat goes on for ever
-                child.kill()
 
 
 def test_where_pool_processes_outlive_their_worker_the_lease_is_kept_until_the_last_run_ended(
