@@ -1,4 +1,5 @@
 -- Takes slots again, above the limit if need be, for an execution that is known to live: the truth wins.
+-- A run that was taken for lost meanwhile waits no more and is granted no more; its message is a second copy.
 -- requires limits_clock, limits_gates, limits_lanes
 -- KEYS    1: prefix of all keys
 -- ARGV    1: worker, 2: holder, 3: lane, 4: units, comma-separated, 5: priority
@@ -6,15 +7,23 @@ local worker, holder, lane = ARGV[1], ARGV[2], ARGV[3]
 local now = now_ms()
 local member = string.match(holder, '^(.*)#%d+$')
 local run = run_key(member)
-for _, gate in ipairs(slots_of(lane)) do redis.call('ZADD', P .. 'slots:' .. gate, now, holder) end
+for _, gate in ipairs(slots_of(lane)) do redis.call('ZADD', P .. 'slots:' .. gate, 'NX', now, holder) end
 keep_held(holder, lane, worker, now)
-local state = redis.call('HGET', run, 'state')
-if state == 'waiting' then
-  local message = redis.call('HGET', run, 'message')
-  leave_line(member, lane, now)
+
+local known = redis.call('HMGET', run, 'state', 'message', 'holder', 'lane')
+local state, message = known[1], known[2]
+if state == 'waiting' or state == 'granted' then
+  if state == 'waiting' then
+    leave_line(member, lane, now)
+  else
+    redis.call('ZREM', P .. 'grants', member)
+    redis.call('LREM', P .. 'outgoing', 0, member)
+    give_back(known[3], known[4])
+  end
   hold(member, holder, lane, worker, now)
-  redis.call('HSET', run, 'message', message)
-elseif not state or state == 'lost' or state == 'done' then
+  if message then redis.call('HSET', run, 'message', message) end
+  wake(split(lane), now)
+elseif not state or state == 'lost' or state == 'returned' or state == 'done' then
   redis.call('HSET', run, 'number', next_number(), 'priority', ARGV[5], 'units', ARGV[4], 'since', now)
   hold(member, holder, lane, worker, now)
 end
