@@ -380,8 +380,8 @@ def test_a_worker_has_a_keeper_until_its_warm_end(server: Server, tmp_path: Path
         its_keeper = keeper_of(worker.pid)
         server.is_renewed()
         worker.end(signal.SIGTERM)
-        assert server.given_up()
-        assert not its_keeper.is_running()
+        wait_until(server.given_up, "the lease is given up", timeout=2)
+        wait_until(lambda: gone(its_keeper), "the keeper ends", timeout=2)
 
 
 @pytest.mark.parametrize("arguments", [[], ["-B", "-s", "schedule"]], ids=["", "with beat"])
