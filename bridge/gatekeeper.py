@@ -51,6 +51,8 @@ class Gatekeeper:
         """Tell what is declared, and begin to let runs in."""
         admission = self._admission
         admission.consumer = consumer
+        if not consumer.pool.uses_semaphore:  # runs execute in this process: forks of its own are theirs
+            self._keeper.keep_from_forks()
         try:
             self._custody.attach(consumer, lease=admission.settings.lease)
             admission.broker.attach(consumer, admission.redis)
