@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from weakref import WeakSet
 
 from bridge.backlog import squeezed
@@ -27,7 +27,7 @@ from bridge.settings import OutboxSettings
 log = logging.getLogger(__name__)
 
 _RETRY_AFTER: Final = 1.0
-_LOUD: Final = 0.8
+_WARN_EVERY: Final = 10.0
 _BATCH: Final = 500
 
 
@@ -68,6 +68,16 @@ class Appender:
         self._try_at = 0.0
         self._thread: threading.Thread | None = None
         self._warned_at = -math.inf
+        self._shed = 0
+
+    def stats(self) -> dict[str, Any]:
+        """What this process keeps back, what it has shed, and how full it knows the outbox to be."""
+        return {
+            "waiting": len(self._waiting),
+            "shed": self._shed,
+            "fullness": round(self._outbox.fullness(), 4),
+            "away": self._away,
+        }
 
     def mark(self, reporter: Reporter) -> None:
         """Ask for the reporter's pending report to be appended soon; called once until it is taken."""
@@ -151,8 +161,7 @@ class Appender:
         try:
             with self._lock:
                 batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-            if entries := self._relieved(batch):
-                self._outbox.append(entries)
+            self._outbox.append(self._relieved(batch))  # even if nothing is left: it asks how full it is
         except BaseException as error:  # a soft time limit, too, raises wherever the thread is
             with self._lock:
                 self._waiting[:0] = batch
@@ -172,17 +181,14 @@ class Appender:
         return True
 
     def _relieved(self, entries: list[Entry]) -> list[Entry]:
-        fullness = self._outbox.fullness()
-        if fullness < _LOUD:
-            return entries
-        self._warn(
-            "the outbox is %d %% full: is a bridge running? Progress is shed at 100 %%, states never",
-            fullness * 100,
-        )
-        return shed(entries) if fullness >= 1 else entries
+        left = shed(entries, self._outbox.fullness())
+        self._shed += len(entries) - len(left)
+        if len(left) < len(entries):
+            self._warn("the outbox is full; reports that this process has shed so far: %d", self._shed)
+        return left
 
     def _warn(self, text: str, *values: float) -> None:
-        if self._clock() - self._warned_at > 10:
+        if self._clock() - self._warned_at > _WARN_EVERY:
             self._warned_at = self._clock()
             log.error(text, *values)
 

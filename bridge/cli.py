@@ -24,15 +24,57 @@ T = TypeVar("T")
 _PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 
-@click.command(cls=CeleryCommand)
+@click.group(invoke_without_command=True)
 @click.pass_context
 def bridge(context: click.Context) -> None:
-    """Run the bridge: outbox to Supabase rows and Realtime Broadcast."""
+    """Run the bridge: outbox to Supabase rows and Realtime Broadcast; `bridge dead`: what it set apart."""
+    if context.invoked_subcommand is not None:
+        return
     from bridge import publisher
 
     settings = _settings(context)
     _log_to_stderr()
     or_one_line(lambda: publisher.run(settings))
+
+
+@bridge.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_context
+def dead(context: click.Context, as_json: bool) -> None:
+    """List the run events that can never be written: each with its reason."""
+    from bridge import dead_commands
+
+    context.obj = dead_commands.DeadCommands(bridge_of(context).settings.outbox)
+    if context.invoked_subcommand is None:
+        or_one_line(lambda: context.obj.list(as_json))
+
+
+@dead.command()
+@click.argument("dead_id", metavar="ID")
+@click.pass_context
+def show(context: click.Context, dead_id: str) -> None:
+    """Show one of them whole, what is not printable escaped."""
+    or_one_line(lambda: context.obj.show(dead_id))
+
+
+@dead.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help="All that there are now.")
+@click.pass_context
+def replay(context: click.Context, ids: tuple[str, ...], everything: bool) -> None:
+    """Hand them to the bridge again, as old as they are: nothing newer is taken back."""
+    _need_one_of(ids, everything)
+    or_one_line(lambda: context.obj.replay(ids))
+
+
+@dead.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help="All that there are now.")
+@click.pass_context
+def drop(context: click.Context, ids: tuple[str, ...], everything: bool) -> None:
+    """Forget them for good."""
+    _need_one_of(ids, everything)
+    or_one_line(lambda: context.obj.drop(ids))
 
 
 @click.command(cls=CeleryCommand)
@@ -112,6 +154,11 @@ def _settings(context: click.Context) -> BridgeSettings:
     if settings.supabase is None:
         stop("set SUPABASE_URL and SUPABASE_SECRET_KEY (sb_secret_...), in the environment or .env")
     return settings
+
+
+def _need_one_of(ids: tuple[str, ...], everything: bool) -> None:
+    if bool(ids) == everything:
+        raise click.UsageError("name the entries by their ids, or all of them with --all")
 
 
 def or_one_line(action: Callable[[], T]) -> T:

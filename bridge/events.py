@@ -28,7 +28,13 @@ LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _JSON: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _SEQUENCE_BITS: Final = 20
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_STREAM_ID: Final = re.compile(r"(\d{1,14})-(\d{1,7})")
+_STREAM_ID: Final = re.compile(r"([0-9]{1,14})-([0-9]{1,20})")
+
+DEEPEST: Final = 100
+"""Levels of an entry's JSON; far deeper ones could be written and not be read again."""
+
+_YEAR_10000: Final = 253_402_300_800.0
+_WHOLE: Final = {"progress": 2**31, "max_attempts": 2**31, "current": 2**63, "total": 2**63}
 
 
 class BadEntry(ValueError):
@@ -130,7 +136,10 @@ def version_of(stream_id: str) -> int:
     if match is None:
         raise BadEntry(f"{stream_id!r:.60} is not a stream id")
     milliseconds, sequence = int(match[1]), int(match[2])
-    return (milliseconds << _SEQUENCE_BITS) | min(sequence, (1 << _SEQUENCE_BITS) - 1)
+    version = (milliseconds << _SEQUENCE_BITS) | min(sequence, (1 << _SEQUENCE_BITS) - 1)
+    if version >= 2**63:
+        raise BadEntry(f"{stream_id!r:.60} lies in too far a future")
+    return version
 
 
 def encode(patch: Patch) -> bytes:
@@ -149,19 +158,23 @@ def encode(patch: Patch) -> bytes:
     return _JSON.encode(entry).encode("utf-8", "replace")
 
 
-def decode(stream_id: str, raw: bytes) -> Patch:
-    """Read an outbox entry back.
+def decode(stream_id: str, raw: bytes, first: str | None = None) -> Patch:
+    """Read an outbox entry back; one that is replayed counts as old as its `first` stream id.
 
     Raises:
         BadEntry: the bytes are not such an entry; the message says what is wrong, not what is inside.
     """
     version = version_of(stream_id)
+    if first is not None:
+        version = _earlier(version_of(first), version)
     try:
         entry = json.loads(raw)
+        if raw.count(b"[") + raw.count(b"{") > DEEPEST and is_deeper(entry, DEEPEST):
+            raise BadEntry(f"nested deeper than {DEEPEST} levels")
         return Patch(
             run_id=str(UUID(entry["id"])),
             attempt=_integer(entry["n"], "n"),
-            at=float(entry["at"]),
+            at=_time(entry["at"]),
             fields=_fields(entry.get("set", {})),
             logs=list(_log_lines(entry.get("logs", []), version)),
             fresh=entry.get("fresh") is True,
@@ -171,8 +184,26 @@ def decode(stream_id: str, raw: bytes) -> Patch:
         )
     except BadEntry:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise BadEntry(f"not an outbox entry ({type(error).__name__})") from error
+
+
+def is_deeper(value: Any, levels: int) -> bool:
+    """Whether a JSON value has more than so many levels of lists and objects.
+
+    >>> is_deeper([[1]], 1)
+    True
+    """
+    if not isinstance(value, list | dict):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(is_deeper(each, levels - 1) for each in inner)
+
+
+def _earlier(first: int, version: int) -> int:
+    if first > version:
+        raise BadEntry("it claims to be newer than it is")
+    return first
 
 
 def _log_entry(line: LogLine) -> list[Any]:
@@ -186,7 +217,7 @@ def _log_lines(entries: list[list[Any]], version: int) -> Iterator[LogLine]:
     for level, message, at, *rest in entries:
         if level not in LOG_LEVELS or not isinstance(message, str):
             raise BadEntry("a log line has no known level or no text")
-        yield LogLine(level, message, float(at), rest[0] if rest else None, version)
+        yield LogLine(level, message, _time(at), rest[0] if rest else None, version)
 
 
 def _fields(fields: Any) -> dict[str, Any]:
@@ -199,7 +230,22 @@ def _fields(fields: Any) -> dict[str, Any]:
         raise BadEntry("set.queue_position counts from 1")
     if not isinstance(fields.get("wait_reason"), str | None):
         raise BadEntry("set.wait_reason is no text")
+    for name in fields.keys() & _WHOLE.keys():
+        _check_whole(fields[name], name)
     return fields
+
+
+def _check_whole(value: Any, name: str) -> None:
+    bound = _WHOLE[name]
+    if value is not None and (type(value) is not int or not -bound <= value < bound):
+        raise BadEntry(f"set.{name} is no whole number that its column holds")
+
+
+def _time(value: Any) -> float:
+    seconds = float(value)
+    if not 0 <= seconds < _YEAR_10000:
+        raise BadEntry("a time lies out of all years")
+    return seconds
 
 
 def _integer(value: Any, name: str) -> int:

@@ -8,18 +8,27 @@ import math
 import time
 from binascii import crc32
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import redis
 
 from bridge.errors import PayloadTooLarge, TaskcastError
 from bridge.events import Patch, encode
+from bridge.fullness import outbox_gauge
 from bridge.settings import OutboxSettings
 
 log = logging.getLogger(__name__)
 
 ENTRY_FIELD: Final = "e"
+FIRST_FIELD: Final = "v"
+"""Beside a replayed entry: the stream id under which it lay first."""
+
 CHECKPOINT_LIMIT: Final = 64_000
+PROGRESS: Final = frozenset({"progress", "current", "total", "message", "wait_reason", "queue_position"})
+"""What the next report of a run, or its end, tells anew."""
+
+_SHEDS_LINES: Final = 2.0
 
 Entry = tuple[str, Patch]
 """(root id of the tree of runs, patch)"""
@@ -56,7 +65,10 @@ def stream_key(prefix: str, partition: int) -> str:
 
 
 class RedisOutbox:
-    """The outbox on Redis Streams."""
+    """The outbox on Redis Streams.
+
+    Streams are never trimmed: beyond `max_length` callers shed what `shed` names, by `fullness()`.
+    """
 
     _ASK_EVERY: Final = 1.0
     _GOOD_FOR: Final = 3.0
@@ -67,35 +79,36 @@ class RedisOutbox:
         self._redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=seconds, socket_connect_timeout=seconds
         )
-        self._fullness = 0.0
+        self._lengths: dict[str, int] = {}  # of the streams that this process appends to
         self._asked_at = -math.inf
+        self._gauge = outbox_gauge()
 
     def append(self, entries: Sequence[Entry]) -> None:
+        """Append without any trimming; once a second the lengths of the streams are asked for on the way."""
         settings = self._settings
-        touched: dict[str, None] = {}
         pipe = self._redis.pipeline(transaction=False)
         for root_id, patch in entries:
             raw = _raw(patch)
             if raw is not None:
                 key = stream_key(settings.prefix, partition_of(root_id, settings.partitions))
-                touched[key] = None
+                self._lengths.setdefault(key, 0)
                 pipe.xadd(key, {ENTRY_FIELD: raw})
         now = time.monotonic()
-        ask = now - self._asked_at >= self._ASK_EVERY
-        if ask:
-            for key in touched:
-                pipe.xlen(key)
+        asked = list(self._lengths) if now - self._asked_at >= self._ASK_EVERY else []
+        for key in asked:
+            pipe.xlen(key)
         try:
             answers = pipe.execute()
         except redis.RedisError as error:
             raise OutboxUnavailable(f"Redis took no run events ({type(error).__name__})") from error
-        if ask and touched:
+        if asked:
             self._asked_at = now
-            self._fullness = max(answers[-len(touched) :]) / settings.max_length
+            self._lengths.update(zip(asked, answers[-len(asked) :], strict=True))
+            self._gauge.note(max(self._lengths.values()) / settings.max_length)
 
     def fullness(self) -> float:
         """As last asked; unknown, so 0, a while later, or progress that is shed would never ask again."""
-        return self._fullness if time.monotonic() - self._asked_at < self._GOOD_FOR else 0.0
+        return self._gauge.value if time.monotonic() - self._asked_at < self._GOOD_FOR else 0.0
 
     def save_checkpoint(self, run_id: str, state: Any) -> None:
         raw = _json(state)
@@ -117,9 +130,16 @@ class RedisOutbox:
         return f"{self._settings.prefix}:checkpoint:{run_id}"
 
 
-def shed(entries: Iterable[Entry]) -> list[Entry]:
-    """What is left when the outbox is full: progress goes, states and log lines stay."""
-    return [(root, patch) for root, patch in entries if patch.status is not None or patch.logs]
+def shed(entries: Iterable[Entry], fullness: float) -> list[Entry]:
+    """What an outbox takes that is so full: progress goes from 1.0 on, log lines from 2.0 on.
+
+    States, steps, links and whatever else stays on the row are always left.
+    """
+    if fullness >= _SHEDS_LINES:
+        entries = [(root, replace(patch, logs=[])) for root, patch in entries]
+    if fullness >= 1:
+        entries = [(root, patch) for root, patch in entries if patch.logs or patch.fields.keys() - PROGRESS]
+    return list(entries)
 
 
 def _raw(patch: Patch) -> bytes | None:

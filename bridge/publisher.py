@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -15,6 +16,7 @@ from redis.exceptions import RedisError
 
 from bridge.backoff import Outage
 from bridge.broadcast import Broadcaster, RealtimeBroadcaster
+from bridge.counters import Counters
 from bridge.errors import SettingsError, SupabaseUnavailable
 from bridge.messages import Message, current_messages, messages_for
 from bridge.partitions import Partitions
@@ -29,19 +31,9 @@ log = logging.getLogger(__name__)
 
 _PATIENCE: Final = 0.25  # seconds that a pass waits for its broadcasts before it goes on without them
 _REPORT_EVERY: Final = 60.0
+_MEASURE_EVERY: Final = 1.0
 _REMINDERS: Final = 200
 _REMIND_BELOW: Final = 500
-
-
-@dataclass(slots=True)
-class Counters:
-    """What a bridge process has done since its start; `lag` is of the last pass, in seconds."""
-
-    events: int = 0
-    rows: int = 0
-    dead: int = 0
-    passes: int = 0
-    lag: float = 0.0
 
 
 class Publisher:
@@ -51,7 +43,7 @@ class Publisher:
         outbox, own = settings.outbox, settings.publisher
         self._settings, self._rows = settings, rows
         self._partitions = Partitions(redis, outbox.prefix, outbox.partitions, own.lease)
-        self._reader = OutboxReader(redis, outbox.prefix, own.batch)
+        self._reader = OutboxReader(redis, outbox.prefix, own.batch, replica=_replica())
         self._writer = Writer(rows, own.batch, own.max_backoff)
         self._sender = Sender(broadcaster, settings.broadcast, self._forget_unsent, own.max_backoff)
         self._redis_outage = Outage("redis", "workers keep their events meanwhile", own.max_backoff)
@@ -65,15 +57,10 @@ class Publisher:
 
     def stats(self) -> dict[str, Any]:
         """Counters and gauges by name."""
-        counters = self._counters
         return {
-            "events": counters.events,
-            "rows": counters.rows,
+            **self._counters.stats(),
             "messages": self._sender.messages,
-            "dead": counters.dead,
             "refused": self._sender.refused,
-            "passes": counters.passes,
-            "lag": round(counters.lag, 3),
             "waiting": len(self._sender.waiting),
             "partitions": sorted(self._partitions.owned),
             "replicas": self._partitions.replicas,
@@ -101,6 +88,7 @@ class Publisher:
                 self._sender.run(),
                 self._repeat(self._beat, lease / 3),
                 self._repeat(self._remind, 0.5),
+                self._repeat(self._measure, _MEASURE_EVERY),
                 self._repeat(self._report, _REPORT_EVERY),
             )
         ]
@@ -145,7 +133,7 @@ class Publisher:
         results = await self._writer.write(batch)
         late = await self._sender.offer(self._addressed(batch, results), _PATIENCE)
         await self._acknowledge(batch, late)
-        self._count(batch, results)
+        self._counters.count(batch, results)
 
     @staticmethod
     def _addressed(batch: Batch, results: Sequence[Mirrored]) -> list[tuple[Message, int]]:
@@ -213,19 +201,10 @@ class Publisher:
         if self._counters.passes:
             log.info("bridge: %s", " ".join(f"{name}={value}" for name, value in self.stats().items()))
 
-    def _count(self, batch: Batch, results: Sequence[Mirrored]) -> None:
-        counters = self._counters
-        counters.passes += 1
-        counters.events += len(batch.entries)
-        counters.rows += sum(result.outcome == "applied" for result in results)
-        counters.lag = batch.lag()
-        counters.dead += len(batch.dead)
-        for entry, _ in batch.dead:
-            # The reason may quote what a user wrote; it lies beside the entry, not in the log.
-            log.error(
-                "outbox entry %s of partition %d can never be written; kept in %s:dead",
-                entry.entry_id, entry.partition, self._settings.outbox.prefix,
-            )  # fmt: skip
+    async def _measure(self) -> None:
+        outbox = self._settings.outbox
+        lengths, dead = await self._reader.gauge(outbox.partitions)
+        self._counters.measure(lengths, outbox.max_length, dead)
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], every: float) -> None:
         # Not `while True`: a Redis call that is cancelled may swallow the cancellation.
@@ -262,6 +241,11 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
             task.cancel()
         await asyncio.wait(running, timeout=1)
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _replica() -> str:
+    """What tells operators which process it was."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def run(settings: BridgeSettings) -> None:

@@ -14,21 +14,40 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from bridge.events import BadEntry, Patch, decode
-from bridge.outbox import ENTRY_FIELD, stream_key
+from bridge.dead import DEAD_LENGTH, burial, dead_key
+from bridge.events import BadEntry, Patch, decode, version_of
+from bridge.outbox import ENTRY_FIELD, FIRST_FIELD, stream_key
+from bridge.scripts import SettleScript
 
 _GROUP: Final = "bridge"
 _CONSUMER: Final = "owner"
-_DEAD_LENGTH: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of a partition's stream, as it lies there."""
+    """One entry of a partition's stream, as it lies there; a replayed one had another id at first."""
 
     partition: int
     entry_id: str
     raw: bytes
+    first: str | None = None
+
+    def decoded(self) -> Patch:
+        """The patch in it.
+
+        Raises:
+            BadEntry
+        """
+        return decode(self.entry_id, self.raw, self.first)
+
+    @property
+    def first_id(self) -> str:
+        """The id under which it lay first, as far as that can be true."""
+        try:
+            known = self.first is not None and version_of(self.first) <= version_of(self.entry_id)
+        except BadEntry:
+            known = False
+        return self.first if known and self.first is not None else self.entry_id
 
 
 @dataclass(slots=True)
@@ -39,22 +58,29 @@ class Batch:
     patches: list[Patch] = field(default_factory=list)
     dead: list[tuple[Entry, str]] = field(default_factory=list)
     partitions: dict[str, int] = field(default_factory=dict)  # by run id
+    _of_run: dict[str, list[Entry]] = field(default_factory=dict)
+    _replayed: bool = False
 
     def add(self, entry: Entry) -> None:
         self.entries.append(entry)
         try:
-            patch = decode(entry.entry_id, entry.raw)
+            patch = entry.decoded()
         except BadEntry as error:
             self.dead.append((entry, str(error)))
-        else:
-            self.patches.append(patch)
-            self.partitions[patch.run_id] = entry.partition
+            return
+        self.patches.append(patch)
+        self.partitions[patch.run_id] = entry.partition
+        self._of_run.setdefault(patch.run_id, []).append(entry)
+        self._replayed = self._replayed or entry.first is not None
+
+    def ordered(self) -> list[Patch]:
+        """The patches in the order of what they tell of; those that are replayed come before later ones."""
+        return sorted(self.patches, key=_version) if self._replayed else self.patches
 
     def entries_of(self, run_id: str) -> list[tuple[Entry, Patch]]:
-        """The entries of a run with their patches as they were before anything was folded."""
-        good = set(self.entries).difference(entry for entry, _ in self.dead)
-        decoded = ((entry, decode(entry.entry_id, entry.raw)) for entry in self.entries if entry in good)
-        return [(entry, patch) for entry, patch in decoded if patch.run_id == run_id]
+        """The entries of a run in order, with their patches as they were before anything was folded."""
+        decoded = [(entry, entry.decoded()) for entry in self._of_run.get(run_id, [])]
+        return sorted(decoded, key=lambda pair: pair[1].version)
 
     def lag(self) -> float:
         """Seconds that the oldest entry has waited."""
@@ -67,10 +93,11 @@ class Batch:
 class OutboxReader:
     """The bridge's end of the outbox in Redis."""
 
-    def __init__(self, redis: Redis, prefix: str, count: int, block: float = 1.0) -> None:
-        self._redis, self._prefix = redis, prefix
+    def __init__(self, redis: Redis, prefix: str, count: int, block: float = 1.0, replica: str = "") -> None:
+        self._redis, self._prefix, self._replica = redis, prefix, replica
         self._count, self._block = count, int(block * 1000)
         self._positions: dict[int, str] = {}
+        self._settle = SettleScript(redis, _GROUP, dead_key(prefix), DEAD_LENGTH).settle
 
     async def read(self, partitions: Collection[int]) -> Batch:
         """Up to `count` entries of each partition, oldest first; waits about a second for the first one."""
@@ -97,22 +124,31 @@ class OutboxReader:
 
     async def acknowledge(self, batch: Batch, unsent: Mapping[int, Sequence[str]]) -> None:
         """Forget the entries of a batch; keep its poison, and the runs whose last snapshot is unsent."""
-        pipe = self._redis.pipeline(transaction=True)
-        for entry, reason in batch.dead:
-            fields: dict[Any, Any] = {
-                "reason": reason,
-                "partition": entry.partition,
-                "entry": entry.entry_id,
-                ENTRY_FIELD: entry.raw,
-            }
-            pipe.xadd(f"{self._prefix}:dead", fields, maxlen=_DEAD_LENGTH, approximate=True)
-        for partition, run_ids in unsent.items():
-            pipe.sadd(self._unsent_key(partition), *run_ids)
-        for partition, ids in _ids_by_partition(batch.entries).items():
-            key = stream_key(self._prefix, partition)
-            pipe.xack(key, _GROUP, *ids)
-            pipe.xdel(key, *ids)
+        dead: dict[int, list[dict[str, Any]]] = {}
+        for entry, reason in sorted(batch.dead, key=_place):
+            kept = burial(entry.partition, entry.first_id, entry.raw, reason, self._replica)
+            dead.setdefault(entry.partition, []).append(kept)
+        ids = _ids_by_partition(batch.entries)
+        pipe = self._redis.pipeline(transaction=False)
+        for partition in ids.keys() | unsent.keys():
+            await self._settle(
+                pipe,
+                stream_key(self._prefix, partition),
+                self._unsent_key(partition),
+                ids.get(partition, ()),
+                unsent.get(partition, ()),
+                dead.get(partition, ()),
+            )
         await pipe.execute()
+
+    async def gauge(self, partitions: int) -> tuple[list[int], int]:
+        """How many entries lie in each partition's stream, and among the dead."""
+        pipe = self._redis.pipeline(transaction=False)
+        for partition in range(partitions):
+            pipe.xlen(stream_key(self._prefix, partition))
+        pipe.xlen(dead_key(self._prefix))
+        *lengths, dead = await pipe.execute()
+        return lengths, dead
 
     async def unsent(self, partition: int, count: int) -> list[str]:
         """Some of the runs of a partition whose last snapshot is not broadcast yet."""
@@ -147,11 +183,29 @@ class OutboxReader:
         if not entries and self._positions[partition] == "0":
             self._positions[partition] = ">"
         for entry_id, fields in entries:
-            raw = (fields or {}).get(ENTRY_FIELD.encode(), b"")
-            batch.add(Entry(partition, entry_id.decode(), raw))
+            raw, first = _parts(fields or {})
+            batch.add(Entry(partition, entry_id.decode(), raw, first))
 
     def _unsent_key(self, partition: int) -> str:
         return f"{self._prefix}:unsent:{partition}"
+
+
+def _parts(fields: Mapping[bytes, bytes]) -> tuple[bytes, str | None]:
+    """An entry's bytes, and the id it had first if it is replayed."""
+    raw = fields.get(ENTRY_FIELD.encode())
+    if raw is None:  # nobody of ours wrote it: all of it is what is kept
+        raw = b" ".join(name + b"=" + value for name, value in fields.items())
+    first = fields.get(FIRST_FIELD.encode())
+    return raw, None if first is None else first.decode("utf-8", "replace")
+
+
+def _version(patch: Patch) -> int:
+    return patch.version
+
+
+def _place(dead: tuple[Entry, str]) -> tuple[int, ...]:
+    """What was appended first is first among the dead."""
+    return tuple(int(number) for number in dead[0].entry_id.split("-"))
 
 
 def _pairs(answer: Any) -> Iterable[tuple[bytes, list[Any]]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.commands.core import AsyncScript
 
 _REQUIRES: Final = re.compile(r"^-- requires (.+)$", re.MULTILINE)
@@ -45,6 +46,32 @@ class LeaseScripts:
     async def join(self, key: str, replica: str, lease: timedelta) -> int:
         """Tell that `replica` lives; returns how many do."""
         return int(await self._join(keys=[key], args=[replica, milliseconds(lease)]))
+
+
+class SettleScript:
+    """Forgetting entries of the outbox that are done with."""
+
+    def __init__(self, redis: Redis, group: str, dead: str, dead_kept: int) -> None:
+        self._settle = _registered(redis, "settle_entries")
+        self._group, self._dead, self._dead_kept = group, dead, dead_kept
+
+    async def settle(
+        self,
+        pipe: Pipeline,
+        stream: str,
+        unsent_key: str,
+        ids: Sequence[str],
+        unsent: Sequence[str],
+        dead: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Once `pipe` is executed: forget the entries `ids`, note the runs `unsent`, keep the `dead`.
+
+        All dead entries have the same fields.
+        """
+        fields = [part for each in dead for pair in each.items() for part in pair]
+        width = len(fields) // len(dead) if dead else 1
+        args = [self._group, self._dead_kept, len(ids), *ids, len(unsent), *unsent, width, *fields]
+        await self._settle(keys=[stream, unsent_key, self._dead], args=args, client=pipe)
 
 
 def milliseconds(time: timedelta) -> int:

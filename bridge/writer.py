@@ -27,7 +27,7 @@ class Writer:
 
     async def write(self, batch: Batch) -> list[Mirrored]:
         """Merge and write; refused entries are added to `batch.dead`."""
-        patches = fold(batch.patches)
+        patches = fold(batch.ordered())
         results: list[Mirrored] = []
         for start in range(0, len(patches), self._chunk):
             results.extend(await self._halves(patches[start : start + self._chunk], batch))
@@ -48,12 +48,12 @@ class Writer:
         for entry, patch in batch.entries_of(folded.run_id):
             if patch.version > folded.version:
                 break
+            if any(entry is dead for dead, _ in batch.dead):
+                continue
             try:
                 results.extend(await self._patiently([patch]))
             except (BatchRefused, BatchTooLarge) as final:
-                reason = final.reason if isinstance(final, BatchRefused) else "too large"
-                if all(entry is not dead for dead, _ in batch.dead):
-                    batch.dead.append((entry, reason))
+                batch.dead.append((entry, final.reason if isinstance(final, BatchRefused) else "too large"))
         return results
 
     async def _patiently(self, patches: Sequence[Patch]) -> list[Mirrored]:
