@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
@@ -15,7 +14,7 @@ from bridge.control_scripts import ControlScripts, Known
 from bridge.errors import ArgumentError, TaskcastError
 from bridge.limit_values import Value, checked_time, kept, read_value, understood
 from bridge.settings import BridgeSettings
-from bridge.survey import LimitState, Tally, states
+from bridge.survey import NOTHING, LimitState, Tally, states
 from bridge.targets import WHOLE, Targets, possible
 
 if TYPE_CHECKING:
@@ -169,16 +168,12 @@ def _has_total(limit: str, split: Container[str]) -> bool:
 
 
 def _time(seconds: Any) -> timedelta:
-    remedy = "give seconds or a timedelta, from 0 to a year"
-    if isinstance(seconds, timedelta):
-        time = seconds
-    elif isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
-        raise ArgumentError("seconds", seconds, remedy)
-    else:
+    time = seconds
+    if not isinstance(seconds, timedelta):
         try:
+            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+                raise TypeError
             time = timedelta(seconds=seconds)
-        except OverflowError as error:
-            raise ArgumentError("seconds", seconds, remedy) from error
-    if time == timedelta(0):
-        return time
-    return checked_time("seconds", time)
+        except (TypeError, ValueError, OverflowError) as error:  # such as nan
+            raise ArgumentError("seconds", seconds, "give seconds or a timedelta") from error
+    return checked_time("seconds", time) if time else NOTHING
