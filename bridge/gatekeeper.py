@@ -57,6 +57,7 @@ class Gatekeeper:
             self._custody.attach(consumer, lease=admission.settings.lease)
             admission.broker.attach(consumer, admission.redis)
             admission.declare()
+            admission.paused = admission.scripts.paused()  # a pause outlasts the worker that saw it begin
         except RedisError as error:
             admission.is_reachable = False
             log.error("the limits' Redis does not answer (%s); limited runs wait", type(error).__name__)
