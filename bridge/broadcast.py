@@ -11,7 +11,7 @@ import httpx
 
 from bridge.errors import BatchTooLarge, KeyRefused, MessagesRefused, SupabaseUnavailable
 from bridge.messages import Message
-from bridge.rows import headers_for
+from bridge.rows import headers_for, no_cookies
 from bridge.settings import SupabaseSettings
 
 BODY_LIMIT: Final = 1_000_000
@@ -41,7 +41,9 @@ class RealtimeBroadcaster:
     ) -> None:
         self._url = f"{settings.url}/realtime/v1/api/broadcast"
         self._private = private
-        self._client = httpx.AsyncClient(headers=headers_for(settings), timeout=timeout.total_seconds())
+        self._client = httpx.AsyncClient(
+            headers=headers_for(settings), timeout=timeout.total_seconds(), cookies=no_cookies()
+        )
 
     async def send(self, messages: Sequence[Message]) -> None:
         body = b'{"messages":[' + b",".join(self._encoded(message) for message in messages) + b"]}"
@@ -50,7 +52,7 @@ class RealtimeBroadcaster:
         except httpx.HTTPError as error:
             raise SupabaseUnavailable(f"no answer from {self._url} ({type(error).__name__})") from error
         if response.status_code != 202:
-            raise self._error_of(response)
+            raise self._error_of(response, len(messages))
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -59,19 +61,21 @@ class RealtimeBroadcaster:
         envelope = {"topic": message.topic, "event": message.event, "private": self._private}
         return json.dumps(envelope).encode()[:-1] + b',"payload":' + message.payload + b"}"
 
-    def _error_of(self, response: httpx.Response) -> Exception:
+    def _error_of(self, response: httpx.Response, count: int) -> Exception:
         status = response.status_code
         if status in (401, 403):
             return KeyRefused(
                 f"{self._url} refuses the key ({status}); the bridge needs the project's secret key: "
                 "set SUPABASE_SECRET_KEY"
             )
-        if status == 413 or (status == 429 and "batch size" in response.text):
+        if status == 413 and count == 1:  # nothing smaller is left to try, and others wait behind it
+            return MessagesRefused(frozenset({0}), "413")
+        if status == 413 or (status == 429 and b"batch size" in response.content):
             return BatchTooLarge(f"Realtime takes no batch of this size now ({status})")
         if status == 429:
             return RateExceeded("Realtime says that the message rate of the plan is exceeded")
         if status == 422:
-            positions = _bad_positions(response)
+            positions = _bad_positions(response).intersection(range(count))
             if positions:
                 return MessagesRefused(positions, "422")
         return SupabaseUnavailable(f"{self._url} answers {status}")
@@ -80,9 +84,9 @@ class RealtimeBroadcaster:
 def _bad_positions(response: httpx.Response) -> frozenset[int]:
     # {"errors": {"messages": [{}, {"payload": [...]}, ...]}}: an empty object stands for a good message.
     try:
-        problems = response.json()["errors"]["messages"]
+        problems = json.loads(response.content)["errors"]["messages"]
         return frozenset(
             place for place, problem in enumerate(problems) if isinstance(problem, dict) and problem
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return frozenset()

@@ -33,6 +33,9 @@ _STREAM_ID: Final = re.compile(r"([0-9]{1,14})-([0-9]{1,20})")
 DEEPEST: Final = 100
 """Levels of an entry's JSON; far deeper ones could be written and not be read again."""
 
+DEEPEST_VALUE: Final = 50
+"""Levels of a JSON value that a task gives us to carry."""
+
 _YEAR_10000: Final = 253_402_300_800.0
 _WHOLE: Final = {"progress": 2**31, "max_attempts": 2**31, "current": 2**63, "total": 2**63}
 

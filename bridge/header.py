@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+from bridge.events import DEEPEST_VALUE, is_deeper
 from bridge.options import CHANNEL
 from bridge.text import public_json
 
@@ -71,9 +72,9 @@ def _metadata(value: object) -> dict[str, Any] | None:
         return None
     try:
         raw = json.dumps(value, allow_nan=False)
-        if len(raw) > METADATA_LIMIT:
+        if len(raw) > METADATA_LIMIT or is_deeper(parsed := json.loads(raw), DEEPEST_VALUE):
             return None
-        cleaned: dict[str, Any] = public_json(json.loads(raw))
+        cleaned: dict[str, Any] = public_json(parsed)
         return cleaned
     except (TypeError, ValueError, RecursionError):
         return None

@@ -12,7 +12,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, Worker
 from celery.exceptions import Ignore, Reject
 
 from bridge.errors import PublicError
-from bridge.events import run_uuid
+from bridge.events import DEEPEST_VALUE, is_deeper, run_uuid
 from bridge.header import counted
 from bridge.text import public, public_json, shorten
 
@@ -189,7 +189,10 @@ def _public_result(result: Any) -> Any:
     try:
         raw = json.dumps(result, allow_nan=False)
         if len(raw) <= RESULT_LIMIT:
-            return public_json(json.loads(raw))
+            parsed = json.loads(raw)
+            if is_deeper(parsed, DEEPEST_VALUE):
+                return {"omitted": f"the result is nested deeper than {DEEPEST_VALUE} levels"}
+            return public_json(parsed)
     except (TypeError, ValueError, RecursionError):
         return {"omitted": "the result is no JSON"}
     return {"omitted": f"the result is {len(raw)} bytes, at most {RESULT_LIMIT} are kept"}

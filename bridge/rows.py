@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Awaitable, Iterable, Sequence
+import re
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -18,7 +21,8 @@ from bridge.settings import SupabaseSettings
 
 SCHEMA_VERSION: Final = 2
 _BODY_LIMIT: Final = 4_000_000
-_DATA_ERRORS: Final = ("22", "23")  # SQLSTATE classes: data exception, integrity violation
+_DATA_ERRORS: Final = ("22", "23", "P0")  # SQLSTATE classes: data, integrity, refused by a trigger
+_CODE: Final = re.compile(r"[A-Z0-9]{1,12}")
 
 Snapshot = dict[str, Any]
 """The whole public state of a run, numbered by its `seq`: the payload of a broadcast."""
@@ -76,20 +80,31 @@ class SupabaseRows:
             base_url=f"{settings.url}/rest/v1/rpc/",
             headers=headers_for(settings),
             timeout=timeout.total_seconds(),
+            cookies=no_cookies(),
         )
 
     async def mirror(self, batch: Sequence[Patch]) -> list[Mirrored]:
         body = b'{"batch":[' + b",".join(map(_element, batch)) + b"]}"
         if len(body) > _BODY_LIMIT and len(batch) > 1:
             raise BatchTooLarge(f"the batch is {len(body)} bytes")
-        return [_mirrored(result) for result in await self._call("mirror_runs", body)]
+        answer = await self._call("mirror_runs", body)
+        with self._as_ours():
+            results = [_mirrored(result) for result in answer]
+            # What is not told of was not written, whatever answered in the database's place.
+            if [result.run_id for result in results] != [patch.run_id for patch in batch]:
+                raise ValueError("other runs than were written")
+        return results
 
     async def snapshots(self, run_ids: Sequence[str]) -> list[Announcement]:
         body = json.dumps({"ids": list(run_ids)}).encode()
-        return [_announcement(found) for found in await self._call("run_snapshots", body)]
+        answer = await self._call("run_snapshots", body)
+        with self._as_ours():
+            return _announcements(answer)
 
     async def check(self) -> None:
         version = await self._call("taskcast_schema_version", b"{}")
+        if type(version) is not int:
+            raise not_supabase(self._url)
         if version < SCHEMA_VERSION:
             raise SchemaMissing(
                 f"the database has version {version} of the bridge's tables, this code needs "
@@ -98,6 +113,14 @@ class SupabaseRows:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    @contextmanager
+    def _as_ours(self) -> Iterator[None]:
+        """Reading what a function of ours answers; another shape is none of its answers."""
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise not_supabase(self._url) from error
 
     async def _call(self, function: str, body: bytes) -> Any:
         return await answered(self._client.post(function, content=body), self._url)
@@ -117,8 +140,13 @@ async def answered(asked: Awaitable[httpx.Response], url: str) -> Any:
         raise error_of(response, url)
     try:
         return json.loads(response.content)
-    except ValueError as error:
-        raise SupabaseUnavailable(f"{url}/rest/v1 does not answer as Supabase does") from error
+    except (ValueError, RecursionError) as error:
+        raise not_supabase(url) from error
+
+
+def not_supabase(url: str) -> SupabaseUnavailable:
+    """Something answers that is no Supabase: a proxy's page, or half an answer."""
+    return SupabaseUnavailable(f"{url}/rest/v1 does not answer as Supabase does")
 
 
 def headers_for(settings: SupabaseSettings) -> dict[str, str]:
@@ -130,13 +158,14 @@ def headers_for(settings: SupabaseSettings) -> dict[str, str]:
     return headers
 
 
+def no_cookies() -> CookieJar:
+    """A jar that stays empty: a proxy's cookie, sent back, could spoil every later request."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
+
+
 def error_of(response: httpx.Response, url: str) -> Exception:
     status = response.status_code
-    try:
-        problem = response.json()
-        code, reason = str(problem.get("code", "")), str(problem.get("message", ""))
-    except (ValueError, AttributeError):
-        code, reason = "", ""
+    code, reason = _problem(response.content)
     if status in (401, 403):
         return KeyRefused(
             f"{url} refuses the key ({status}); the bridge needs the project's secret key "
@@ -149,6 +178,16 @@ def error_of(response: httpx.Response, url: str) -> Exception:
     if 400 <= status < 500 and code[:2] in _DATA_ERRORS:
         return BatchRefused(code, reason)
     return SupabaseUnavailable(f"{url}/rest/v1 answers {status} {code}".rstrip())
+
+
+def _problem(body: bytes) -> tuple[str, str]:
+    """The code and the text of an error in PostgREST's form, empty where it is none."""
+    try:
+        problem = json.loads(body)
+        code, reason = str(problem.get("code", "")), str(problem.get("message", ""))
+    except (ValueError, AttributeError, RecursionError):
+        return "", ""
+    return (code, reason) if _CODE.fullmatch(code) else ("", reason)
 
 
 def _remedy() -> str:
@@ -203,11 +242,25 @@ def storable(value: Any) -> Any:
 
 
 def _announcement(found: dict[str, Any]) -> Announcement:
-    return Announcement(found["id"], found["channel"], found["snapshot"])
+    run_id, channel, snapshot = found["id"], found["channel"], found["snapshot"]
+    if not isinstance(run_id, str) or not isinstance(channel, str | None):
+        raise TypeError("not a run of a channel")
+    if type(snapshot["seq"]) is not int or not isinstance(snapshot["status"], str):
+        raise TypeError("not a snapshot")
+    if not snapshot.keys() >= {"run_id", "task"}:
+        raise LookupError("not a snapshot")
+    return Announcement(run_id, channel, snapshot)
 
 
 def _announcements(found: Iterable[dict[str, Any]]) -> list[Announcement]:
     return [_announcement(each) for each in found]
+
+
+def _lines(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    lines = [dict(each) for each in found]
+    if not all(type(line["line"]) is int for line in lines):
+        raise TypeError("not a log line")
+    return lines
 
 
 def _mirrored(result: dict[str, Any]) -> Mirrored:
@@ -217,6 +270,6 @@ def _mirrored(result: dict[str, Any]) -> Mirrored:
         current=_announcement(result) if "snapshot" in result else None,
         state_changed=result.get("state_changed", False),
         progress_changed=result.get("progress_changed", False),
-        logs=result.get("logs", []),
+        logs=_lines(result.get("logs", [])),
         parents=_announcements(result.get("parents", [])),
     )

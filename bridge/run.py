@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from bridge.appender import Reporter
 from bridge.errors import ArgumentError, PayloadTooLarge
-from bridge.events import LOG_LEVELS, LogLine, Patch, fold, run_uuid
+from bridge.events import DEEPEST_VALUE, LOG_LEVELS, LogLine, Patch, fold, is_deeper, run_uuid
 from bridge.lifecycle import Identity
 from bridge.outbox import Outbox, OutboxUnavailable
 from bridge.text import LOG_LIMIT, MESSAGE_LIMIT, lines_of, public, public_json, shorten
@@ -314,5 +314,8 @@ def _data(data: dict[str, Any]) -> dict[str, Any] | None:
         raise ArgumentError("data", data, f"is no JSON ({error})") from error
     if len(raw) > DATA_LIMIT:
         raise PayloadTooLarge("data", len(raw), DATA_LIMIT, "log an id and keep the data elsewhere")
-    cleaned: dict[str, Any] = public_json(json.loads(raw))
+    parsed = json.loads(raw)
+    if is_deeper(parsed, DEEPEST_VALUE):
+        raise ArgumentError("data", data, f"is nested deeper than {DEEPEST_VALUE} levels")
+    cleaned: dict[str, Any] = public_json(parsed)
     return cleaned

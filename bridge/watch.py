@@ -15,7 +15,7 @@ import httpx
 from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
 
 from bridge.errors import KeyRefused, SchemaMissing, SettingsError, SupabaseUnavailable
-from bridge.rows import answered, headers_for
+from bridge.rows import answered, headers_for, not_supabase
 from bridge.settings import BridgeSettings, SupabaseSettings
 from bridge.text import public
 
@@ -134,8 +134,14 @@ async def _recent(supabase: SupabaseSettings, channel: str) -> list[dict[str, An
     }
     async with httpx.AsyncClient(headers=headers_for(supabase), timeout=10) as client:
         asked = client.get(f"{supabase.url}/rest/v1/processing_jobs", params=query)
-        rows: list[dict[str, Any]] = await answered(asked, supabase.url)
+        rows = await answered(asked, supabase.url)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and _is_count(row) for row in rows):
+        raise not_supabase(supabase.url)
     return rows[::-1]
+
+
+def _is_count(row: dict[str, Any]) -> bool:
+    return type(row.get("seq")) is int
 
 
 def _reason(error: Exception | None) -> str:

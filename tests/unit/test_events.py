@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+from copy import deepcopy
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bridge.events import (
@@ -21,8 +23,13 @@ from bridge.events import (
     run_uuid,
     version_of,
 )
+from bridge.messages import messages_for
+from bridge.rows import _element
+from bridge.testing import _WRITABLE, MemoryRows
 
 RUNS = [run_uuid(f"run-{number}") for number in range(3)]
+
+unhurried = settings(deadline=None)  # how long one example takes says more of the machine than of the code
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 log_lines = st.builds(
@@ -54,11 +61,40 @@ patches = st.builds(
 )
 histories = st.lists(patches, max_size=30)
 
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=6)
+    | st.sampled_from([10**400, -(2**63) - 1, 2**63, "\x00", "\ud800", RUNS[0], "queued", "info"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+columns = st.sampled_from([*sorted(_WRITABLE), "id", "seq", "version", "attempt", "log_seq", "parts", "x"])
+near_entries = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.sampled_from(RUNS) | json_values,
+        "n": st.integers(0, 2) | json_values,
+        "at": st.just(1.0) | json_values,
+        "set": st.dictionaries(columns, json_values, max_size=3) | field_sets | json_values,
+        "logs": st.lists(
+            st.tuples(st.just("info"), texts, st.just(1.0), json_values) | json_values, max_size=2
+        )
+        | json_values,
+        "fresh": st.booleans() | json_values,
+        "existing": st.booleans() | json_values,
+        "parts": st.integers(0, 3) | json_values,
+    },
+).map(lambda entry: json.dumps({"id": RUNS[0], "n": 1, "at": 1.0, **entry}).encode("utf-8", "replace"))
+
 
 def copies(history: list[Patch]) -> list[Patch]:
     return [decode(f"{number + 1}-0", encode(patch)) for number, patch in enumerate(history)]
 
 
+@unhurried
 @given(patches)
 def test_a_patch_survives_the_journey(patch: Patch) -> None:
     back = decode("7-3", encode(patch))
@@ -70,6 +106,7 @@ def test_a_patch_survives_the_journey(patch: Patch) -> None:
     assert back == patch
 
 
+@unhurried
 @given(histories)
 def test_folding_keeps_every_status_and_line_in_order(history: list[Patch]) -> None:
     folded = fold(copies(history))
@@ -83,6 +120,7 @@ def test_folding_keeps_every_status_and_line_in_order(history: list[Patch]) -> N
             assert after[-1].version == before[-1].version
 
 
+@unhurried
 @given(histories)
 def test_folding_ends_with_the_same_values(history: list[Patch]) -> None:
     def last_values(some: list[Patch]) -> dict[tuple[str, str], object]:
@@ -121,10 +159,65 @@ def test_places_in_the_line_are_one_patch_and_never_cost_a_status() -> None:
     assert folded[1].fields["wait_reason"] == "limit"
 
 
+@unhurried
 @given(st.binary(max_size=80))
 def test_any_bytes_are_a_patch_or_a_bad_entry(raw: bytes) -> None:
     with contextlib.suppress(BadEntry):
         assert decode("1-0", raw).run_id
+
+
+@given(st.lists(near_entries, max_size=6), st.none() | st.sampled_from(["1-0", "9-0", "", "9" * 30, "a"]))
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_is_nearly_an_entry_is_written_or_set_apart(raws: list[bytes], first: str | None) -> None:
+    """Each is a patch or a `BadEntry`, and no patch is more than folding, rows and messages can bear."""
+    patches = []
+    for number, raw in enumerate(raws):
+        with contextlib.suppress(BadEntry):
+            patches.append(decode(f"{number + 2}-0", raw, first))
+    for patch in deepcopy(patches):
+        assert json.loads(_element(patch))["id"] == patch.run_id
+    messages_for(asyncio.run(MemoryRows().mirror(fold(patches))))
+
+
+@pytest.mark.parametrize(
+    ("first", "stream_id", "version"),
+    [
+        (None, "7-1", "7-1"),
+        ("5-3", "7-1", "5-3"),
+        ("7-1", "7-1", "7-1"),
+        ("7-2", "7-1", None),
+        ("8-0", "7-1", None),
+        ("9" * 30 + "-0", "7-1", None),
+        ("-5-0", "7-1", None),
+        ("5", "7-1", None),
+        ("", "7-1", None),
+        ("\u0665-0", "7-1", None),
+    ],
+)
+def test_a_replayed_entry_is_as_old_as_it_says_and_never_newer_than_it_is(
+    first: str | None, stream_id: str, version: str | None
+) -> None:
+    raw = encode(Patch(RUNS[0], 1, 0.0, {"step": "x"}, [LogLine("info", "line", 0.0)]))
+    if version is None:
+        with pytest.raises(BadEntry):
+            decode(stream_id, raw, first)
+    else:
+        patch = decode(stream_id, raw, first)
+        assert patch.version == patch.logs[0].version == version_of(version)
+
+
+def test_values_nested_too_deeply_to_be_read_again_are_refused_and_the_deepest_others_pass() -> None:
+    def entry(levels: int) -> bytes:
+        return b'{"id":"%s","n":1,"at":1,"set":{"result":%s}}' % (
+            RUNS[0].encode(), b"[" * levels + b"]" * levels,
+        )  # fmt: skip
+
+    assert decode("1-0", entry(98)).fields["result"]
+    for levels in (99, 800, 990, 100_000):
+        with pytest.raises(BadEntry):
+            decode("1-0", entry(levels))
+    wide = json.dumps({"id": RUNS[0], "n": 1, "at": 1, "set": {"result": [[]] * 1_000}}).encode()
+    assert len(decode("1-0", wide).fields["result"]) == 1_000
 
 
 @pytest.mark.parametrize(
@@ -146,7 +239,20 @@ def test_any_bytes_are_a_patch_or_a_bad_entry(raw: bytes) -> None:
         ("set", {"status": "waiting", "wait_reason": {"a": 1}}),
         ("logs", [["shout", "x", 1]]),
         ("logs", [["info", 5, 1]]),
+        ("set", {"progress": "40"}),
+        ("set", {"progress": 40.0}),
+        ("set", {"progress": True}),
+        ("set", {"current": 2**63}),
+        ("set", {"total": -(2**63) - 1}),
+        ("set", {"max_attempts": [1]}),
         ("at", "soon"),
+        ("at", 10**400),
+        ("at", float("inf")),
+        ("at", float("nan")),
+        ("at", -1),
+        ("at", 1e15),
+        ("logs", [["info", "x", 10**400]]),
+        ("logs", [["info", "x", float("nan")]]),
         ("parts", 2**40),
     ],
 )
@@ -164,7 +270,7 @@ def test_versions_rise_with_stream_ids_and_fit_a_bigint() -> None:
     assert versions[-1] < 2**63
 
 
-@pytest.mark.parametrize("text", ["", "1", "-1-0", "1-0-0", "a-b", "1-0\n"])
+@pytest.mark.parametrize("text", ["", "1", "-1-0", "1-0-0", "a-b", "1-0\n", "8796093022208-0", "\u0661-0"])
 def test_what_is_no_stream_id_is_refused(text: str) -> None:
     with pytest.raises(BadEntry):
         version_of(text)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bridge.broadcast import RateExceeded, RealtimeBroadcaster
 from bridge.errors import (
@@ -20,9 +23,10 @@ from bridge.errors import (
     MessagesRefused,
     SchemaMissing,
     SupabaseUnavailable,
+    TaskcastError,
 )
 from bridge.events import LogLine, Patch
-from bridge.messages import Message
+from bridge.messages import Message, current_messages, messages_for
 from bridge.rows import SupabaseRows
 from bridge.sender import Sender
 from bridge.settings import BroadcastSettings, SupabaseSettings
@@ -76,6 +80,11 @@ def message(run: str, event: str = "progress", number: int = 1, payload: bytes =
         (status(503, {"code": "PGRST002"}), SupabaseUnavailable),
         (lambda _request, _json: web.Response(status=502, text="<html>"), SupabaseUnavailable),
         (lambda _request, _json: web.Response(text="<html>"), SupabaseUnavailable),
+        (status(400, {"code": "P0001", "message": "a trigger of the application's own"}), BatchRefused),
+        (status(200, []), SupabaseUnavailable),  # not one word on what was written
+        (status(200, {"id": "r", "outcome": "applied"}), SupabaseUnavailable),
+        (status(200, [{"id": "another", "outcome": "applied"}]), SupabaseUnavailable),
+        (lambda _request, _json: web.Response(text="[" * 100_000), SupabaseUnavailable),
     ],
 )
 async def test_each_answer_of_rest_is_one_clear_error(answer: Answer, error: type[Exception]) -> None:
@@ -127,7 +136,7 @@ async def test_what_jsonb_cannot_hold_is_replaced_and_nothing_is_lost() -> None:
 
     def answer(_request: web.Request, body: Any) -> web.Response:
         seen.append(body["batch"][0])
-        return web.json_response([])
+        return web.json_response([{"id": "r", "outcome": "unknown"}])
 
     line = LogLine("info", "a\x00b\ud800c", 1.0, {"x": float("inf")})
     fields = {"message": "\x00", "result": {"n": [float("nan"), 1.5, "\\u0000"]}}
@@ -191,7 +200,7 @@ class Realtime:
 
 
 @asynccontextmanager
-async def sending(realtime: Realtime, **values: Any) -> AsyncIterator[Sender]:
+async def sending(realtime: Answer, **values: Any) -> AsyncIterator[Sender]:
     async with supabase(realtime) as settings:
         broadcaster = RealtimeBroadcaster(settings)
 
@@ -222,6 +231,34 @@ async def test_a_bad_message_is_taken_out_and_the_others_go() -> None:
     assert realtime.private == {True}
 
 
+async def test_a_message_that_is_too_large_alone_holds_up_no_other() -> None:
+    realtime = Realtime()
+
+    def answer(request: web.Request, body: Any) -> web.Response:
+        if any(each["payload"]["r"] == "huge" for each in body["messages"]):
+            return web.Response(status=413)
+        return realtime(request, body)
+
+    async with sending(answer) as sender:
+        assert await sender.offer(of("a", "huge", "b", "c"), patience=10) == []
+        assert (sender.messages, sender.refused) == (3, 1)
+    assert sorted(realtime.taken) == ["a", "b", "c"]
+
+
+async def test_an_answer_that_refuses_messages_nobody_sent_is_waited_out() -> None:
+    asked = 0
+
+    def answer(_request: web.Request, _body: Any) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.json_response({"errors": {"messages": [{}, {}, {"payload": ["is invalid"]}]}}, status=422)
+
+    async with sending(answer) as sender:
+        assert [pending.run_id for pending in await sender.offer(of("a"), patience=10)] == ["a"]
+        assert sender.outage
+    assert asked < 5
+
+
 async def test_batches_shrink_to_what_realtime_takes() -> None:
     realtime = Realtime(most=7)
     runs = [str(number) for number in range(100)]
@@ -238,8 +275,9 @@ async def test_what_an_outage_holds_back_is_known_and_sent_after_it() -> None:
         assert sorted(pending.run_id for pending in held) == ["a", "b"]
         assert [pending.run_id for pending in await sender.offer(of("a"), patience=10)] == ["a"]
         realtime.away = False
-        await eventually(lambda: len(realtime.taken) == 2, "both are sent once")
-        assert not sender.outage
+        await eventually(
+            lambda: len(realtime.taken) == 2 and not sender.outage, "both are sent, the outage is over"
+        )
     assert sorted(realtime.taken) == ["a", "b"]
 
 
@@ -251,3 +289,175 @@ async def test_the_plans_rate_counts_every_delivery() -> None:
         # 90 % of 100 a second, 5 for each message: 18 at once.
         assert len(realtime.taken) >= 18
         assert len(held) >= 200 - 18 - 10
+
+
+# What anything in between may answer: a proxy, a captive portal, half a Supabase.
+
+URL = "http://supabase.test"
+REST_ERRORS = (BatchRefused, BatchTooLarge, KeyRefused, SchemaMissing, SupabaseUnavailable)
+RUNS = ["0a1b2c3d-0000-4000-8000-000000000001", "0a1b2c3d-0000-4000-8000-000000000002"]
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def nearly(values: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
+    """Objects with these members, any of which may be missing or something else."""
+    return st.fixed_dictionaries({}, optional={name: each | json_values for name, each in values.items()})
+
+
+snapshots = nearly(
+    {"run_id": st.sampled_from(RUNS), "task": st.just("t"), "status": st.just("completed"), "seq": st.just(3)}
+)
+lines = nearly({"line": st.just(1), "level": st.just("info"), "message": st.just("x")})
+announcements = {"id": st.sampled_from(RUNS), "channel": st.just("c") | st.none(), "snapshot": snapshots}
+results = nearly(
+    {
+        **announcements,
+        "outcome": st.sampled_from(["applied", "duplicate", "stale"]),
+        "state_changed": st.booleans(),
+        "progress_changed": st.booleans(),
+        "logs": st.lists(lines, max_size=2),
+        "parents": st.lists(nearly(announcements), max_size=2),
+    }
+)
+problems = nearly(
+    {
+        "code": st.sampled_from(["22P02", "PGRST202", "42501", "57014", "x" * 5_000, "\n\x1b[2J"]),
+        "message": st.text(),
+        "errors": nearly({"messages": st.lists(nearly({"payload": st.just(["is invalid"])}), max_size=4)}),
+    }
+)
+
+
+def dumped(value: Any) -> bytes:
+    return json.dumps(value).encode("utf-8", "replace")
+
+
+bodies = st.one_of(
+    st.binary(max_size=60),
+    st.sampled_from([b"", b"<html>502</html>", b"[" * 20_000, b'{"a":' * 5_000, b"9" * 5_000, b"\xff"]),
+    (json_values | problems | st.lists(results, max_size=3)).map(dumped),
+    st.lists(results, max_size=3).map(dumped).flatmap(lambda raw: st.integers(0, 20).map(lambda n: raw[:-n])),
+)  # fmt: skip
+header_lists = st.lists(
+    st.sampled_from(
+        [
+            ("content-type", "application/json"),
+            ("content-type", "text/html; charset=hex"),
+            ("content-type", "application/json; charset=no-such"),
+            ("content-encoding", "gzip"),
+            ("content-encoding", "br"),
+            ("content-length", "5"),
+            ("retry-after", "x"),
+            ("set-cookie", "\xe4=;;;="),
+            ("location", "http://["),
+        ]
+    ),
+    max_size=3,
+)
+statuses = st.sampled_from(
+    [200, 200, 200, 201, 202, 204, 206, 301, 302, 400, 401, 403, 404, 409, 413, 422, 429]
+)
+answers = st.tuples(statuses | st.integers(100, 599), header_lists, bodies)
+
+
+class Answering(httpx.AsyncBaseTransport):
+    """Answers every request with the same bytes, decoded only when they are read, as from a wire."""
+
+    def __init__(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self._answer = (status, headers, body)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        status, headers, body = self._answer
+        named = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+        return httpx.Response(status, headers=named, stream=httpx.ByteStream(body))
+
+
+def a_line(error: Exception) -> bool:
+    """Whether an error may stand in a log: one printable line of bounded length, without the key."""
+    text = str(error)
+    return text.isprintable() and len(text) < 500 and JWT not in text
+
+
+async def outcome(asked: Awaitable[Any]) -> Any:
+    """What was answered, or the one of our errors that it came to."""
+    try:
+        return await asked
+    except TaskcastError as error:
+        return error
+
+
+@given(answers)
+@settings(deadline=None)
+def test_whatever_rest_answers_is_a_result_or_one_of_its_errors(answer: tuple[int, Any, bytes]) -> None:
+    async def asked() -> list[Any]:
+        rows = SupabaseRows(SupabaseSettings(url=URL, key=JWT))  # type: ignore[arg-type]
+        rows._client._transport = Answering(*answer)
+        patches = [Patch(run, 1, 0.0) for run in RUNS]
+        found = [await outcome(each) for each in (rows.mirror(patches), rows.snapshots(RUNS), rows.check())]
+        await rows.close()
+        return found
+
+    written, read, _ = found = asyncio.run(asked())
+    for error in (each for each in found if isinstance(each, TaskcastError)):
+        assert isinstance(error, REST_ERRORS)
+        assert a_line(error)
+    if isinstance(written, list):
+        assert [each.run_id for each in written] == RUNS
+        messages_for(written)
+    if isinstance(read, list):
+        for each in read:
+            current_messages(each)
+
+
+@given(answers)
+@settings(deadline=None)
+def test_whatever_realtime_answers_is_one_of_its_errors(answer: tuple[int, Any, bytes]) -> None:
+    async def sent() -> Any:
+        broadcaster = RealtimeBroadcaster(SupabaseSettings(url=URL, key=JWT))  # type: ignore[arg-type]
+        broadcaster._client._transport = Answering(*answer)
+        found = [await outcome(broadcaster.send([message("a"), message("b")])) for _ in range(2)]
+        await broadcaster.close()
+        return found
+
+    for found in asyncio.run(sent()):
+        if found is None:
+            assert answer[0] == 202
+        elif isinstance(found, MessagesRefused):
+            assert found.positions
+            assert found.positions <= {0, 1}
+        else:
+            assert isinstance(found, BatchTooLarge | KeyRefused | SupabaseUnavailable)
+            assert a_line(found)
+
+
+@given(
+    st.binary(max_size=200)
+    | st.tuples(st.sampled_from([b"200 OK", b"500 No", b"202 \xff", b"99 x"]), st.binary(max_size=40)).map(
+        lambda parts: b"HTTP/1.1 " + parts[0] + b"\r\ncontent-length: 30\r\n\r\n" + parts[1]
+    )
+)
+@settings(deadline=None, max_examples=40)
+def test_whatever_comes_over_the_wire_before_it_is_cut_is_an_outage(raw: bytes) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(raw)
+        writer.close()
+
+    async def asked() -> None:
+        async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            own = SupabaseSettings(url=f"http://127.0.0.1:{port}", key=JWT)  # type: ignore[arg-type]
+            rows, broadcaster = SupabaseRows(own), RealtimeBroadcaster(own)
+            for ask in (rows.check(), broadcaster.send([message("a")])):
+                told = await outcome(ask)
+                assert isinstance(told, SupabaseUnavailable) or b" 202" in raw
+                assert told is None or a_line(told)
+            await rows.close()
+            await broadcaster.close()
+
+    asyncio.run(asked())
