@@ -20,6 +20,8 @@ from billiard.einfo import ExceptionInfo
 from celery.exceptions import TaskRevokedError
 from celery.worker.state import requests, task_ready
 from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from bridge.broker import Broker, Mark
 from bridge.errors import PublicError
@@ -60,7 +62,11 @@ class Admission:
         self.worker = f"{quoted(hostname)}!{secrets.token_hex(4)}"
         seconds = self.settings.timeout.total_seconds()
         self.redis_url = self.settings.redis_url or settings.outbox.redis_url
-        self.redis = Redis.from_url(self.redis_url, socket_timeout=seconds, socket_connect_timeout=seconds)
+        self.redis = Redis.from_url(
+            self.redis_url, socket_timeout=seconds, socket_connect_timeout=seconds,
+            # The client's own would ask again in the consumer's loop, and hide that an answer was lost.
+            retry=Retry(NoBackoff(), 0),
+        )  # fmt: skip
         self.scripts = LimitScripts(self.redis, settings.outbox.prefix)
         self.broker = Broker(bridge.app)
         self.epoch = ""
@@ -69,6 +75,7 @@ class Admission:
         self.unreleased: deque[Execution] = deque()
         self.dying: deque[tuple[int, float, Any]] = deque()
         self.held_back: deque[Any] = deque()
+        self.unanswered: set[str] = set()  # may hold slots here, though nobody was told
         self.is_reachable = True
         self.later: Callable[[Callable[[], object]], object] = lambda action: action()
         self.consumer: Any = None
@@ -114,6 +121,7 @@ class Admission:
     def forget(self, request: Any) -> None:
         """Drop a parked run that was ended without having started."""
         member = member_of(request.request_dict)
+        self.unanswered.discard(member)
         if Mark.of(request.request_dict).member == member and not request.holder:
             self._safely(lambda: self.scripts.forget(member))
 
@@ -165,15 +173,26 @@ class Admission:
                     answer = self.scripts.admit(ask)
                 elif answer.word == "full":
                     answer = self.scripts.admit(ask, self._parcel(request, ask))
+                elif answer.word == "spare" and (holder := self._unnoticed(ask)):
+                    answer = Answer("run", holder)
                 elif answer.word == "spare" and not self.scripts.spare(
                     ask.member, self._parcel(request, ask)
                 ):
                     answer = self.scripts.admit(ask)
                 else:
+                    self.unanswered.discard(ask.member)
                     return answer
         except RedisError as error:
+            self.unanswered.add(ask.member)
             self.lost(error)
         raise self._hold_back(request)
+
+    def _unnoticed(self, ask: Ask) -> str | None:
+        """The slots that this run was given here by an answer that never arrived."""
+        if ask.member not in self.unanswered:
+            return None
+        held = self.scripts.holders(self.worker)
+        return next((each for each in held if member_held_by(each) == ask.member), None)
 
     def _act(self, request: Any, ask: Ask, answer: Answer) -> None:
         if answer.word == "run":
@@ -276,6 +295,11 @@ def member_of(headers: Any) -> str:
     """One attempt of a run, as the limits know it: `<task id>:<attempt>:<nesting of replace()>`."""
     nesting = counted(headers.get("replaced_task_nesting"))
     return f"{quoted(str(headers['id']))}:{attempt_of(headers)}:{nesting}"
+
+
+def member_held_by(holder: str) -> str:
+    """The attempt of a run that holds slots under this name."""
+    return holder.rpartition("#")[0]
 
 
 def _look() -> None:

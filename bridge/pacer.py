@@ -17,7 +17,7 @@ from typing import Final
 
 from redis import RedisError
 
-from bridge.admission import Admission
+from bridge.admission import Admission, member_held_by
 from bridge.custody import Custody
 from bridge.keeper import Keeper
 from bridge.limit_scripts import Swept
@@ -149,7 +149,11 @@ class Pacer:
                 ask = execution.ask
                 admission.scripts.restore(ask.worker, holder, ask.lane, ask.units, ask.priority)
                 log.warning("run %s holds its slot again, which Redis had forgotten", execution.request.id)
-        unknown = {holder for holder in known if holder not in admission.executing}
+        unknown = {
+            holder
+            for holder in known
+            if holder not in admission.executing and member_held_by(holder) not in admission.unanswered
+        }
         for holder in unknown & self._unknown:
             admission.scripts.release(admission.worker, holder, known[holder])
             log.warning("a slot that nobody here uses is free again (%s)", holder)
