@@ -28,6 +28,8 @@ class LimitsUnavailable(TaskcastError):
 class LimitControl:
     """What `app.bridge.limits` offers; a change is kept in Redis, and every worker goes by it at once.
 
+    It lasts as long as what Redis holds, over restarts of Redis where that writes to disk (`appendonly yes`).
+    A pause of a task that has no limit is seen within two seconds.
     A target is a task, a limit or a rate by its name, or one `key` of a limit or rate.
 
     >>> app.bridge.limits.set("openai", 50)
