@@ -62,7 +62,8 @@ class Patch:
     `fields` are columns of `processing_jobs`. `at` is seconds since the epoch by the writer's clock,
     shown to people, never used for order. `fresh` opens a run or an attempt, and takes nothing back
     when that attempt was already seen going on; `existing` touches known runs only.
-    `parts` is how many equal parts this run adds to the run that it reports to.
+    `parts` is how many equal parts this run adds to the run that it reports to. What is `replayed` may be
+    older than what its row knows already.
     """
 
     run_id: str
@@ -74,6 +75,7 @@ class Patch:
     existing: bool = False
     parts: int = 1
     version: int = 0
+    replayed: bool = False
 
     @property
     def status(self) -> str | None:
@@ -89,6 +91,7 @@ class Patch:
             self.run_id == later.run_id
             and self.attempt == later.attempt
             and self.fresh == later.fresh
+            and not (self.replayed or later.replayed)  # in one, the old would pass as new
             and (later.existing or not self.existing)  # after a patch that makes rows, the row exists
             and not ("status" in self.fields and "status" in later.fields)
         )
@@ -184,6 +187,7 @@ def decode(stream_id: str, raw: bytes, first: str | None = None) -> Patch:
             existing=entry.get("existing") is True,
             parts=_integer(entry.get("parts", 1), "parts"),
             version=version,
+            replayed=first is not None,
         )
     except BadEntry:
         raise

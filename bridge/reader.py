@@ -59,7 +59,6 @@ class Batch:
     dead: list[tuple[Entry, str]] = field(default_factory=list)
     partitions: dict[str, int] = field(default_factory=dict)  # by run id
     _of_run: dict[str, list[Entry]] = field(default_factory=dict)
-    _replayed: bool = False
 
     def add(self, entry: Entry) -> None:
         self.entries.append(entry)
@@ -71,11 +70,11 @@ class Batch:
         self.patches.append(patch)
         self.partitions[patch.run_id] = entry.partition
         self._of_run.setdefault(patch.run_id, []).append(entry)
-        self._replayed = self._replayed or entry.first is not None
 
     def ordered(self) -> list[Patch]:
         """The patches in the order of what they tell of; those that are replayed come before later ones."""
-        return sorted(self.patches, key=_version) if self._replayed else self.patches
+        is_mixed = any(patch.replayed for patch in self.patches)
+        return sorted(self.patches, key=_version) if is_mixed else self.patches
 
     def entries_of(self, run_id: str) -> list[tuple[Entry, Patch]]:
         """The entries of a run in order, with their patches as they were before anything was folded."""

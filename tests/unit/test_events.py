@@ -206,6 +206,16 @@ def test_a_replayed_entry_is_as_old_as_it_says_and_never_newer_than_it_is(
         assert patch.version == patch.logs[0].version == version_of(version)
 
 
+def test_nothing_is_folded_with_what_is_replayed() -> None:
+    def told(number: int, status: str, first: str | None = None) -> Patch:
+        return decode(f"{number}-0", encode(Patch(RUNS[0], 1, 0.0, {status: 1})), first)
+
+    folded = fold(
+        [told(1, "current"), told(5, "total", "2-0"), told(6, "progress", "3-0"), told(4, "current")]
+    )
+    assert [patch.version for patch in folded] == [version_of(f"{number}-0") for number in (1, 2, 3, 4)]
+
+
 def test_values_nested_too_deeply_to_be_read_again_are_refused_and_the_deepest_others_pass() -> None:
     def entry(levels: int) -> bytes:
         return b'{"id":"%s","n":1,"at":1,"set":{"result":%s}}' % (
