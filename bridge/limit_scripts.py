@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from redis import Redis
 
+from bridge.own_connection import OwnConnection
 from bridge.scripts import milliseconds, source
 
 TOMBSTONE: Final = timedelta(minutes=1)
@@ -118,14 +119,14 @@ class LimitScripts:
         self._redis, self._load = redis, load
         self.root = f"{prefix}:limits:"
         self._registered: dict[str, Any] = {}
+        self._own_connection = OwnConnection(redis)
 
     def admit(self, ask: Ask, parcel: Parcel | None = None) -> Answer:
         """Take the slots, or park the parcel until they are free; without one only tell."""
-        units = ",".join(map(str, ask.units))
-        raw = self._call(
-            "limits_admit", ask.member, ask.worker, ask.lane, units, ask.priority, ask.mode,
-            ask.parked_under, *_parcel(parcel),
-        )  # fmt: skip
+        raw = self._own_connection.call(self._script("limits_admit"), (
+            self.root, ask.member, ask.worker, ask.lane, ",".join(map(str, ask.units)), ask.priority,
+            ask.mode, ask.parked_under, *(_parcel(parcel) if parcel is not None else ()),
+        ))  # fmt: skip
         word, rest = _text(raw[0]), raw[1:]
         if word == "run":
             return Answer(word, holder=_text(rest[0]))
@@ -136,7 +137,8 @@ class LimitScripts:
 
     def release(self, worker: str, holder: str, lane: str, tombstone: timedelta = TOMBSTONE) -> int:
         """Free an execution's slots; returns how many granted runs wait to be published."""
-        return int(self._call("limits_release", worker, holder, lane, milliseconds(tombstone)))
+        arguments = (self.root, worker, holder, lane, milliseconds(tombstone))
+        return int(self._own_connection.call(self._script("limits_release"), arguments))
 
     def disown(self, holder: str) -> bool:
         """Note that the message goes back to its queue before the slots are free."""
@@ -239,15 +241,16 @@ class LimitScripts:
         ]
 
     def _call(self, name: str, *arguments: Any) -> Any:
+        return self._script(name)(keys=[self.root], args=arguments)
+
+    def _script(self, name: str) -> Any:
         script = self._registered.get(name)
         if script is None:
             script = self._registered[name] = self._redis.register_script(self._load(name))
-        return script(keys=[self.root], args=arguments)
+        return script
 
 
-def _parcel(parcel: Parcel | None) -> tuple[Any, ...]:
-    if parcel is None:
-        return ("", "", "", 0, "", "", "")
+def _parcel(parcel: Parcel) -> tuple[Any, ...]:
     unacked = parcel.unacked or Unacked("", "", "")
     return (
         parcel.message, parcel.queue, parcel.meta, parcel.expires_at,

@@ -1,15 +1,15 @@
 -- Takes the slots that an attempt of a run needs, or parks its message until it can have them.
--- requires limits_clock, limits_gates, limits_lanes
+-- requires limits_clock, limits_quick_admit, limits_gates, limits_lanes
 -- KEYS    1: prefix of all keys
 -- ARGV    1: member, 2: worker, 3: lane, 4: units of its gates, comma-separated, 5: priority, 0 is first,
 --         6: wait, drop or cancel_running, 7: epoch under which the message was parked before, or '',
---         8: message to park, or '' to be told only, 9: key of the broker's list to grant into, or '',
+--         8: message to park, or none to be told only, 9: key of the broker's list to grant into, or '',
 --         10: what reports of its position need, 11: expiry in ms of the epoch, or 0,
 --         12-14: the broker's hash and index of unacked messages and the tag there, or ''
 -- returns {'run', holder}, {'full', gate}, {'waiting', position, gate, victims...}, {'dropped', gate},
 --         {'duplicate'}, {'spare'} when it executes elsewhere, {'unknown'} when this Redis knows no limits
 local member, worker, lane, units, priority = ARGV[1], ARGV[2], ARGV[3], units_of(ARGV[4]), tonumber(ARGV[5])
-local mode, parked_under, message, expires = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[11])
+local mode, parked_under, message, expires = ARGV[6], ARGV[7], ARGV[8] or '', tonumber(ARGV[11] or '0')
 local now, run = now_ms(), run_key(member)
 
 local epoch = redis.call('HGET', P .. 'state', 'epoch')

@@ -1,5 +1,5 @@
 -- Frees the slots of an execution that has ended, and lets the next ones go.
--- requires limits_clock, limits_gates, limits_lanes
+-- requires limits_clock, limits_quick_release, limits_gates, limits_lanes
 -- KEYS    1: prefix of all keys
 -- ARGV    1: worker, 2: holder, 3: lane, 4: least time in ms for which a second delivery is recognised
 -- returns how many granted runs wait to be published

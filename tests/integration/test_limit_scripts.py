@@ -1,0 +1,105 @@
+"""The quick ways of the Lua commands, and the connection that they go by."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+import redis
+from redis.exceptions import TimeoutError
+
+from bridge.limit_scripts import Ask, LimitScripts, Parcel
+from bridge.local.running import RunningStack
+
+LEASE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def client(stack: RunningStack) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(stack.redis_url, socket_timeout=0.5) as client:
+        yield client
+
+
+@pytest.fixture
+def scripts(client: redis.Redis) -> Iterator[LimitScripts]:
+    scripts = LimitScripts(client, f"test-{secrets.token_hex(4)}")
+    scripts.declare({"slots|a": "1", "slots|b": "1"}, LEASE, LEASE, nothing_runs=True)
+    yield scripts
+    for key in client.scan_iter(f"{scripts.root}*"):
+        client.delete(key)
+
+
+def ask(name: str, *gates: str) -> Ask:
+    return Ask(f"{name}:1:0", "w", " ".join(("task|t|", *gates)), (1,) * len(gates))
+
+
+def test_nobody_overtakes_a_lane_that_stands_at_a_gate_with_room(
+    client: redis.Redis, scripts: LimitScripts
+) -> None:
+    scripts.admit(ask("one", "slots|a|"))
+    scripts.admit(ask("two", "slots|a|"), Parcel(b"message", "queue", "{}"))
+    client.hset(f"{scripts.root}declared", "slots|a", "2")
+    assert scripts.admit(ask("three", "slots|b|", "slots|a|")).word == "full"
+
+
+def test_a_script_that_redis_forgot_is_brought_again(client: redis.Redis, scripts: LimitScripts) -> None:
+    holder = scripts.admit(ask("one", "slots|a|")).holder
+    client.script_flush()
+    assert scripts.admit(ask("two", "slots|a|")).word == "full"
+    scripts.release("w", holder, "task|t| slots|a|")
+    assert scripts.admit(ask("three", "slots|a|")).word == "run"
+
+
+def test_a_connection_that_redis_closed_is_made_again(client: redis.Redis, scripts: LimitScripts) -> None:
+    for name in ("one", "two", "three"):
+        answer = scripts.admit(ask(name, "slots|a|"))
+        client.client_kill_filter(_type="normal", skipme=True)
+        scripts.release("w", answer.holder, "task|t| slots|a|")
+        assert answer.word == "run"
+
+
+def test_a_reply_that_came_too_late_is_nobodys(
+    stack: RunningStack, client: redis.Redis, scripts: LimitScripts
+) -> None:
+    scripts.admit(ask("one", "slots|a|"))
+    with redis.Redis.from_url(stack.redis_url) as other:
+        other.execute_command("CLIENT", "PAUSE", 700)
+        with pytest.raises(TimeoutError):
+            scripts.admit(ask("two", "slots|b|"))
+        other.ping()  # the pause is over
+    assert scripts.admit(ask("three", "slots|a|")).word == "full"
+
+
+def test_threads_get_their_own_replies(scripts: LimitScripts) -> None:
+    wrong: list[str] = []
+
+    def stay(gate: str, limit: Callable[[int], str]) -> None:
+        for number in range(300):
+            answer = scripts.admit(ask(limit(number), gate))
+            if answer.word != "run" or not answer.holder.startswith(limit(number)):
+                wrong.append(f"{gate} {answer}")
+            else:
+                scripts.release("w", answer.holder, f"task|t| {gate}")
+
+    threads = [
+        threading.Thread(target=stay, args=(f"slots|{name}|", lambda number, name=name: f"{name}{number}"))
+        for name in ("a", "b")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_fork_has_a_connection_of_its_own(scripts: LimitScripts) -> None:
+    scripts.admit(ask("one", "slots|a|"))
+    if (pid := os.fork()) == 0:
+        os._exit(0 if scripts.admit(ask("child", "slots|b|")).word == "run" else 1)
+    words = [scripts.admit(ask(f"two{number}", "slots|a|")).word for number in range(100)]
+    assert os.waitpid(pid, 0)[1] == 0
+    assert words == ["full"] * 100
