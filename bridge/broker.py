@@ -16,6 +16,7 @@ from typing import Any, Final
 from celery import Celery, uuid
 from kombu.entity import Exchange, Queue
 from kombu.message import Message
+from kombu.serialization import prepare_accept_content
 from kombu.utils.json import dumps, loads
 from redis import Redis
 
@@ -125,7 +126,7 @@ class Broker:
             headers=envelope["headers"],
             properties=envelope["properties"],
             delivery_info=envelope["properties"].get("delivery_info") or {},
-            accept=self._app.conf.accept_content,
+            accept=prepare_accept_content(self._app.conf.accept_content),
         )
 
     def _queue_of(self, message: Message) -> str:
