@@ -15,6 +15,7 @@ from celery import Celery, signals, uuid
 from celery.exceptions import OperationalError
 
 from bridge import lifecycle
+from bridge.errors import ArgumentError
 from bridge.events import LogLine, Patch, run_uuid
 from bridge.gatekeeper import Gatekeeper
 from bridge.header import HEADER
@@ -189,7 +190,10 @@ class Signals:
         """The run is held back by a limit."""
         if self._follows(request.task):
             sent = request.request_dict
-            identity = self._bridge.identity_of(request.task, sent, request.args, request.kwargs)
+            try:
+                identity = self._bridge.identity_of(request.task, sent, request.args, request.kwargs)
+            except ArgumentError:  # `send_task` by name checks nothing; the run fails when it starts
+                identity = self._bridge.identity_of(request.task, sent, None, None)
             if request.delivery_info.get("redelivered"):  # what the row shows is over, its worker died
                 self.requeued(request.task, request._context)
             fields = lifecycle.waiting(reason(gate), position)
