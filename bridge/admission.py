@@ -157,8 +157,8 @@ class Admission:
             self.scripts.sent(member)
 
     def end(self, ended: Ended) -> None:
-        """End a run that waited, in the consumer's loop."""
-        self.consumer.call_soon(self._end_waiting, ended)
+        """End a run that waited; not in the consumer's loop, which a solo worker's body keeps busy."""
+        self.later(lambda: self._end_waiting(ended))
 
     # Pieces
 
@@ -255,8 +255,7 @@ class Admission:
 
     def _end_waiting(self, ended: Ended) -> None:
         message = self.broker.message(ended.message)
-        task = self._bridge.app.tasks[message.headers["task"]]
-        unstarted(task, message, self.consumer).end_unstarted(ended.why)
+        unstarted(self._bridge.app, message, self.consumer).end_unstarted(ended.why)
 
     def _fail(self, request: Any, error: PublicError) -> None:
         try:

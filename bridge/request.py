@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from billiard.exceptions import TimeLimitExceeded
 from celery.exceptions import TaskRevokedError
 from celery.worker.request import Request
+from celery.worker.strategy import hybrid_to_proto2
 
 if TYPE_CHECKING:
     from bridge.admission import Admission
@@ -116,11 +117,13 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
             _goes_on.reset(before)
 
 
-def unstarted(task: Any, message: Any, consumer: Any) -> BridgeRequest:
+def unstarted(app: Any, message: Any, consumer: Any) -> BridgeRequest:
     """The request of a run that waited and will not start; its message is acked at the broker already."""
-    return BridgeRequest(
-        message, app=task.app, task=task, hostname=consumer.hostname, eventer=consumer.event_dispatcher
-    )
+    own = {"app": app, "hostname": consumer.hostname, "eventer": consumer.event_dispatcher}
+    if "args" not in message.payload:
+        return BridgeRequest(message, **own)
+    body, headers, decoded, utc = hybrid_to_proto2(message, message.payload)  # protocol 1, as Celery reads it
+    return BridgeRequest(message, body=body, headers=headers, decoded=decoded, utc=utc, **own)
 
 
 def _admitted(execute_using_pool: Callable[..., Any]) -> Callable[..., Any]:
