@@ -245,7 +245,7 @@ class Admission:
         """Let go of a message that nobody needs any more, or that is parked."""
         task_ready(request)
         request.acknowledge()
-        for execution in self.executing.values():
+        for execution in list(self.executing.values()):  # threads of the pool take theirs out meanwhile
             if execution.request.id == request.id:
                 requests[request.id] = execution.request  # it stays the one that Celery knows by this id
 
