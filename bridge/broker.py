@@ -28,6 +28,10 @@ PARKED: Final = "taskcast-parked"
 GRANTED: Final = ".granted"
 
 _WITHOUT_PRIORITY: Final = 0
+_PROPERTIES: Final = frozenset(
+    {"priority", "correlation_id", "reply_to", "delivery_mode", "message_id", "type", "app_id"}
+)
+"""Of a message that is handed over again. Its expiry is for the limits to see to, not for the broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,6 @@ class Broker:
         envelope = loads(raw.decode())  # type: ignore[no-untyped-call]
         properties = dict(envelope["properties"])
         queue = _granted(properties.pop("queue"))
-        properties.pop("delivery_tag", None)
         properties.pop("body_encoding", None)
         with self._app.producer_or_acquire() as producer:
             producer.publish(
@@ -126,7 +129,7 @@ class Broker:
             headers=envelope["headers"],
             properties=envelope["properties"],
             delivery_info=envelope["properties"].get("delivery_info") or {},
-            accept=prepare_accept_content(self._app.conf.accept_content),
+            accept=prepare_accept_content(self._app.conf.accept_content),  # type: ignore[no-untyped-call]
         )
 
     def _queue_of(self, message: Message) -> str:
@@ -168,9 +171,7 @@ def _envelope(message: Message, mark: Mark) -> dict[str, Any]:
     body = message.body if isinstance(message.body, bytes) else str(message.body).encode()
     headers = {**message.headers, PARKED: str(mark)}
     headers.pop("compression", None)  # the body has been unpacked
-    properties = {
-        name: value for name, value in message.properties.items() if isinstance(value, (str, int, float))
-    }
+    properties = {name: value for name, value in message.properties.items() if name in _PROPERTIES}
     return {
         "body": b64encode(body).decode(),
         "content-type": message.content_type,
