@@ -28,6 +28,7 @@ PARKED: Final = "taskcast-parked"
 GRANTED: Final = ".granted"
 
 _WITHOUT_PRIORITY: Final = 0
+_CONFIRMED_WITHIN: Final = 5.0
 _PROPERTIES: Final = frozenset(
     {"priority", "correlation_id", "reply_to", "delivery_mode", "message_id", "type", "app_id"}
 )
@@ -61,6 +62,7 @@ class Broker:
         self._app = app
         self._consumer: Any = None
         self._counts_up = True
+        self._producer: Any = None
         self.is_limits_redis = False
 
     def attach(self, consumer: Any, limits: Redis) -> None:
@@ -102,19 +104,19 @@ class Broker:
         properties = dict(envelope["properties"])
         queue = _granted(properties.pop("queue"))
         properties.pop("body_encoding", None)
-        with self._app.producer_or_acquire() as producer:
-            producer.publish(
-                b64decode(envelope["body"]),
-                exchange="",
-                routing_key=queue.name,
-                declare=[queue],
-                content_type=envelope["content-type"],
-                content_encoding=envelope["content-encoding"],
-                headers=envelope["headers"],
-                retry=True,
-                retry_policy={"max_retries": 1},
-                **properties,
-            )
+        self._confirmed().publish(
+            b64decode(envelope["body"]),
+            exchange="",
+            routing_key=queue.name,
+            declare=[queue],
+            content_type=envelope["content-type"],
+            content_encoding=envelope["content-encoding"],
+            headers=envelope["headers"],
+            retry=True,
+            retry_policy={"max_retries": 1},
+            confirm_timeout=_CONFIRMED_WITHIN,
+            **properties,
+        )
 
     def message(self, raw: bytes) -> Message:
         """A parked message, to be ended without having been started."""
@@ -131,6 +133,13 @@ class Broker:
             delivery_info=envelope["properties"].get("delivery_info") or {},
             accept=prepare_accept_content(self._app.conf.accept_content),  # type: ignore[no-untyped-call]
         )
+
+    def _confirmed(self) -> Any:
+        """A producer whose messages are at the broker when `publish` returns: nobody else keeps them then."""
+        if self._producer is None:
+            connection = self._app.connection_for_write(transport_options={"confirm_publish": True})
+            self._producer = self._app.amqp.Producer(connection)
+        return self._producer
 
     def _queue_of(self, message: Message) -> str:
         """The queue that the message was taken from."""
