@@ -7,7 +7,7 @@
 -- returns {epoch, ms until runs are let in}
 local state, now = P .. 'state', now_ms()
 if redis.call('HSETNX', state, 'epoch', ARGV[1]) == 1 then
-  redis.call('HSET', state, 'ready_at', now + tonumber(ARGV[2]))
+  redis.call('HSET', state, 'ready_at', now + tonumber(ARGV[2]), 'swept_at', now)  -- a step back shows from now on
 end
 redis.call('HSET', state, 'lease', ARGV[2], 'grant', ARGV[3])
 
