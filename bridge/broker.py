@@ -8,6 +8,7 @@ a queue of its own beside the run's queue, `<queue>.granted`, so that it does no
 
 from __future__ import annotations
 
+import logging
 import secrets
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
@@ -22,12 +23,18 @@ from redis import Redis
 
 from bridge.limit_scripts import Parcel, Unacked
 
+log = logging.getLogger(__name__)
+
 PARKED: Final = "taskcast-parked"
 """Header of a message that was parked: the epoch of the limits' Redis, and the member."""
 
 GRANTED: Final = ".granted"
 
 _WITHOUT_PRIORITY: Final = 0
+_NOT_THE_SAME: Final = (
+    "the broker is not the limits' Redis (it is %s): limits hold all the same, but a run that waits is kept"
+    " in that Redis alone, and comes back through a second queue, <queue>%s, behind what workers have fetched"
+)
 _CONFIRMED_WITHIN: Final = 5.0
 _PROPERTIES: Final = frozenset(
     {"priority", "correlation_id", "reply_to", "delivery_mode", "message_id", "type", "app_id"}
@@ -71,10 +78,9 @@ class Broker:
         self._counts_up = consumer.connection.transport.driver_type == "redis"
         self.is_limits_redis = _is_same(consumer.connection.default_channel, limits)
         if not self.is_limits_redis:
+            log.warning(_NOT_THE_SAME, consumer.connection.transport.driver_type, GRANTED)
             for name in list(self._app.amqp.queues.consume_from):
-                queue = _granted(name)
-                self._app.amqp.queues.add(queue)
-                consumer.add_task_queue(queue.name)
+                self._consume_granted(name)
 
     def priority(self, message: Message) -> int:
         """The priority of a message from 0, which is first: Redis counts up, AMQP down."""
@@ -86,6 +92,8 @@ class Broker:
         """The message, marked and ready to be parked."""
         queue = self._queue_of(message)
         if not self.is_limits_redis:
+            if not self._consumer.task_consumer.consuming_from(_granted(queue).name):
+                self._consumer.call_soon(self._consume_granted, queue)  # an operator added it meanwhile
             envelope = _envelope(message, mark)
             envelope["properties"]["queue"] = queue
             return Parcel(_bytes(envelope), "", meta, expires_at)
@@ -134,6 +142,11 @@ class Broker:
             accept=prepare_accept_content(self._app.conf.accept_content),  # type: ignore[no-untyped-call]
         )
 
+    def _consume_granted(self, name: str) -> None:
+        queue = _granted(name)
+        self._app.amqp.queues.add(queue)
+        self._consumer.add_task_queue(queue.name)
+
     def _confirmed(self) -> Any:
         """A producer whose messages are at the broker when `publish` returns: nobody else keeps them then."""
         if self._producer is None:
@@ -152,6 +165,11 @@ class Broker:
         found = channel._lookup(info["exchange"], info["routing_key"])
         active = [queue for queue in found if queue in channel._active_queues]
         return str((active or found)[0])
+
+
+def own_queue(queue: str) -> str:
+    """The queue that a run belongs to, also when it came through the one for granted runs."""
+    return queue.removesuffix(GRANTED)
 
 
 def _granted(queue: str) -> Queue:

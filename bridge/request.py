@@ -13,6 +13,8 @@ from celery.exceptions import TaskRevokedError
 from celery.worker.request import Request
 from celery.worker.strategy import hybrid_to_proto2
 
+from bridge.broker import own_queue
+
 if TYPE_CHECKING:
     from bridge.admission import Admission
     from bridge.extension import Bridge
@@ -48,6 +50,12 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
         for name, wrap in (("execute_using_pool", _admitted), ("on_success", _leaving)):
             if name in vars(cls):
                 setattr(cls, name, wrap(vars(cls)[name]))
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        queue = self._delivery_info.get("routing_key")
+        if isinstance(queue, str) and self.message.delivery_info.get("exchange") == "":
+            self._delivery_info["routing_key"] = own_queue(queue)  # where Celery publishes a retry
 
     @property
     def message(self) -> Any:
