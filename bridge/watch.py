@@ -15,9 +15,9 @@ import httpx
 from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
 
 from bridge.errors import KeyRefused, SchemaMissing, SettingsError, SupabaseUnavailable
-from bridge.rows import answered, headers_for, not_supabase
+from bridge.rows import answered, headers_for, not_supabase, storable
 from bridge.settings import BridgeSettings, SupabaseSettings
-from bridge.text import public
+from bridge.text import LOG_LINE_LIMIT, public, shorten
 
 Event = tuple[str, dict[str, Any]]
 """(`state`, `progress`, `log`, `row`, `joined` or `away`, payload)"""
@@ -27,6 +27,7 @@ _RETRY_AFTER: Final = 2.0
 _RECENT: Final = 10
 _COLUMNS: Final = "run_id:id,task,status,progress,step,message,attempt,seq,at:updated_at"
 _BAR: Final = 20
+_LONGEST: Final = LOG_LINE_LIMIT + 100
 _REMEDY: Final = (
     "set SUPABASE_SECRET_KEY to the project's secret key (sb_secret_... or the legacy service_role JWT)"
 )
@@ -174,13 +175,18 @@ async def _print(supabase: SupabaseSettings, channel: str, private: bool, as_jso
         if event == "away" and payload["message"] == away:
             continue  # told once, not with every attempt
         away = payload["message"] if event == "away" else ""
-        line = json.dumps({"event": event, **payload}) if as_json else line_of(event, payload, _clock())
+        line = json_of(event, payload) if as_json else line_of(event, payload, _clock())
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
 
 def _clock() -> datetime:
     return datetime.now(UTC).astimezone()
+
+
+def json_of(event: str, payload: dict[str, Any]) -> str:
+    """One strict JSON object; what a message says of its own event counts for nothing."""
+    return json.dumps(storable({"event": "", **payload} | {"event": event}))
 
 
 def line_of(event: str, payload: dict[str, Any], now: datetime) -> str:
@@ -194,16 +200,17 @@ def line_of(event: str, payload: dict[str, Any], now: datetime) -> str:
     if event in ("joined", "away"):
         return _one_line(f"{clock} {event:<8} {payload.get('message', '')}")
     percent = payload.get("progress")
-    bar = f"{bar_of(percent)} {percent:>3} %" if isinstance(percent, int) else " " * (_BAR + 6)
+    shown = max(0, min(100, percent)) if isinstance(percent, int) else 0
+    bar = f"{bar_of(shown)} {shown:>3} %" if isinstance(percent, int) else " " * (_BAR + 6)
     text = payload.get("message") or payload.get("step") or ""
     if event == "log":
         text = f"{payload.get('level')}: {text}"
-    status, run = str(payload.get("status")), str(payload.get("run_id"))[:8]
-    return _one_line(f"{clock} {event:<8} {public(status):<11} {bar} {run} {text}")
+    status, run = shorten(public(str(payload.get("status"))), 20), str(payload.get("run_id"))[:8]
+    return _one_line(f"{clock} {event:<8} {status:<11} {bar} {run} {text}")
 
 
 def _one_line(text: str) -> str:
-    return " ".join(public(text).splitlines()).replace("\t", " ").rstrip()
+    return shorten(" ".join(public(text).splitlines()).replace("\t", " ").rstrip(), _LONGEST)
 
 
 def bar_of(percent: int) -> str:

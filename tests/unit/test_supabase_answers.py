@@ -41,7 +41,7 @@ async def supabase(answer: Answer, key: str = JWT) -> AsyncIterator[SupabaseSett
     """A server that answers every request with `answer(request, its JSON)`."""
 
     async def handle(request: web.Request) -> web.Response:
-        return answer(request, await request.json())
+        return answer(request, await request.json() if request.can_read_body else None)
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handle)
