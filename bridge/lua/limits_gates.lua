@@ -62,7 +62,7 @@ local function used_units(rate, now)
   if newest and entry_of(newest) > now + rate.granule then  -- the clock was set back: the window starts anew
     local used = redis.call('GET', rate.sum) or '0'
     redis.call('DEL', rate.log)
-    redis.call('RPUSH', rate.log, string.format('%d:%s', now, used))
+    redis.call('RPUSH', rate.log, string.format('%d:%s', now - now % rate.granule, used))
     keep_rate(rate)
   end
   while true do
