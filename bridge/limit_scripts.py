@@ -22,6 +22,17 @@ TOMBSTONE: Final = timedelta(minutes=1)
 
 PACER_STAYS: Final = timedelta(seconds=3)
 
+LASTING_KEYS: Final = {
+    "state": "the epoch tells parked messages from those of an emptied Redis",
+    "declared": "what the code declares; a field for each limit",
+    "overrides": "what operators have set, durably",
+    "paused": "what operators have closed, durably; pauses with a time are removed after it",
+    "seq": "numbers that never come twice, for turns and holders",
+    "workers": "leases; a worker is removed once it is dead",
+    "unacked": "where workers keep their unacked messages; removed once they have been given back",
+}
+"""The keys without a time to live that stay when nothing runs or waits, and why."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unacked:

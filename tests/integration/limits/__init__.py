@@ -1,0 +1,1 @@
+"""The Lua commands behind limits, against a plain model and one by one."""

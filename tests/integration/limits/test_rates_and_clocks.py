@@ -1,0 +1,71 @@
+"""Rates, and a clock that is set back, one by one."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from tests.integration.limits.desk import MINUTE, Desk
+
+
+def test_a_run_of_many_units_is_not_starved_by_runs_of_few(desk: Desk) -> None:
+    desk.declare(rate_r=f"5:{MINUTE}")
+    for _ in range(5):
+        assert desk.ask("task|light| rate|r|", 1).word == "run"
+        desk.later(1_000)
+    heavy = desk.ask("task|heavy| rate|r|", 5)
+    assert heavy.word == "waiting"
+    light = [desk.ask("task|light| rate|r|", 1).word for _ in range(20)]
+    assert light == ["waiting"] * 20
+    for _ in range(56):
+        desk.later(1_000)
+    assert not desk.granted(), "part of the window is free, and not enough for the first in line"
+    assert desk.ask("task|another| rate|r|", 1).word == "waiting"
+    for _ in range(6):
+        desk.later(1_000)
+    assert desk.granted() == ["run6:1:0"]
+
+
+def test_a_rate_set_below_the_units_of_a_waiting_run_lets_it_through_alone(desk: Desk) -> None:
+    desk.declare(rate_r=f"5:{MINUTE}")
+    desk.ask("task|a| rate|r|", 3)
+    assert desk.ask("task|a| rate|r|", 4).word == "waiting"
+    desk.redis.hset(f"{desk.scripts.root}overrides", "rate|r", f"2:{MINUTE}")
+    desk.scripts.wake(["rate|r|"])
+    assert not desk.granted()
+    swept = desk.later(59_000)
+    assert not desk.granted()
+    assert swept.next_in <= timedelta(milliseconds=1_060)
+    desk.later(int(swept.next_in.total_seconds() * 1000))
+    assert desk.granted() == ["run2:1:0"]
+
+
+@pytest.mark.parametrize("back", [1, 59, 61, MINUTE, 3_600_000])
+def test_a_clock_that_is_set_back_delays_a_rate_by_one_window_at_most(desk: Desk, back: int) -> None:
+    desk.declare(rate_r=f"2:{MINUTE}")
+    for _ in range(3):
+        desk.ask("task|a| rate|r|", 1)
+    desk.sweep()
+    desk.later(-back)
+    assert not desk.granted(), "the window is as full as it was"
+    desk.later(MINUTE + 120)
+    assert desk.granted() == ["run3:1:0"]
+
+
+def test_a_clock_that_is_set_back_frees_a_lost_grant_and_ends_a_pause_in_time(desk: Desk) -> None:
+    desk.declare(slots_a="1", slots_b="1")
+    desk.end(desk.ask("task|a| slots|a|").holder)
+    holder = desk.ask("task|a| slots|a|").holder
+    desk.ask("task|a| slots|a|")
+    desk.ask("task|a| slots|a|")
+    desk.end(holder)
+    assert desk.granted() == ["run3:1:0"]
+    desk.scripts.pause("limit|b|", timedelta(seconds=30))
+    desk.ask("task|b| slots|b|")
+    desk.sweep()
+    desk.later(-3_600_000)
+    desk.later(10_000)
+    assert desk.granted() == ["run4:1:0"], "the message of the third never arrived"
+    desk.later(20_000)
+    assert desk.granted() == ["run5:1:0"]
