@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from redis.asyncio import Redis
 
-from bridge.scripts import LeaseScripts, milliseconds
+from bridge.scripts import LeaseScripts
 
 
 class Partitions:
@@ -54,8 +54,7 @@ class Partitions:
         for partition in others:
             if len(taken) >= wanted:
                 break
-            lease = milliseconds(self._lease)
-            if await self._redis.set(self._key(partition), self._token, nx=True, px=lease):
+            if await self._scripts.take(self._key(partition), self._token, self._lease):
                 taken.add(partition)
         return frozenset(taken)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from bridge.dead import DEAD_LENGTH, burial, dead_key
 from bridge.events import BadEntry, Patch, decode, version_of
@@ -171,9 +171,13 @@ class OutboxReader:
             self._positions[partition] = "0"
 
     async def _open(self, partition: int) -> None:
+        key = stream_key(self._prefix, partition)
         try:
-            key = stream_key(self._prefix, partition)
             await self._redis.xgroup_create(key, _GROUP, id="0", mkstream=True)
+        except OutOfMemoryError:  # said before Redis looks whether the group is there
+            groups: Any = await self._command("XINFO", "GROUPS", key)
+            if not groups:
+                raise
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise

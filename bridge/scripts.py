@@ -29,9 +29,14 @@ class LeaseScripts:
     """Leases of partitions among replicas."""
 
     def __init__(self, redis: Redis) -> None:
-        self._renew, self._release, self._join = (
-            _registered(redis, name) for name in ("renew_leases", "release_leases", "join_replicas")
+        self._take, self._renew, self._release, self._join = (
+            _registered(redis, name)
+            for name in ("take_lease", "renew_leases", "release_leases", "join_replicas")
         )
+
+    async def take(self, key: str, token: str, lease: timedelta) -> bool:
+        """Take a lease for `token`; whether it was free."""
+        return bool(await self._take(keys=[key], args=[token, milliseconds(lease)]) == 1)
 
     async def renew(self, keys: Sequence[str], token: str, lease: timedelta) -> list[bool]:
         """Renew the leases held with `token`; for each key, whether it is still held."""

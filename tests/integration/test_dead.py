@@ -18,13 +18,14 @@ from redis.asyncio import Redis
 from bridge import reader as reading
 from bridge.broadcast import Broadcaster
 from bridge.dead import DeadEntries, UnknownDeadEntry, dead_key
+from bridge.errors import SupabaseUnavailable
 from bridge.events import LogLine, Patch, encode
 from bridge.local.running import RunningStack
 from bridge.outbox import RedisOutbox, partition_of, stream_key
 from bridge.publisher import Publisher
 from bridge.reader import OutboxReader
 from bridge.settings import BridgeSettings
-from bridge.testing import MemoryBroadcast
+from bridge.testing import MemoryBroadcast, MemoryRows
 from tests.conftest import User
 from tests.database import logs, rows
 from tests.integration.test_publisher import append, change, empty, new_id, opened, publishing
@@ -317,6 +318,40 @@ async def test_a_redis_without_memory_still_forgets_what_was_written_and_keeps_w
             [(_, fields)] = client.xrange(dead_key("p"))
             assert fields[b"e"] == b"poison"
             assert await reader.unsent(0, 10) == [run]
+
+
+async def test_a_bridge_that_starts_on_a_redis_without_memory_makes_room(
+    tmp_path: Path, settings: BridgeSettings
+) -> None:
+    with redis_server(tmp_path / "redis") as client:
+        outbox = settings.outbox.model_copy(update={"redis_url": url_of(client)})
+        own = settings.model_copy(update={"outbox": outbox})
+        runs = [new_id() for _ in range(50)]
+
+        async def written(given: list[str]) -> None:
+            rows = MemoryRows()
+            async with publishing(own, rows, Deaf()):
+                await eventually(lambda: set(given) <= rows.rows.keys(), "all runs are written")
+                await eventually(lambda: lengths() == [0] * outbox.partitions, "the outbox is empty")
+
+        def lengths() -> list[int]:
+            return [client.xlen(stream_key(outbox.prefix, each)) for each in range(outbox.partitions)]
+
+        RedisOutbox(outbox).append([(runs[0], Patch(runs[0], 1, 0.0, {"status": "queued", "channel": "c"}))])
+        await written(runs[:1])
+        for run in runs:
+            RedisOutbox(outbox).append([(run, Patch(run, 1, 0.0, {"status": "completed", "channel": "c"}))])
+        client.xadd(stream_key(outbox.prefix, 0), {"e": b"poison"})
+        leave_no_room(client)
+        await written(runs)
+        assert client.xlen(dead_key(outbox.prefix)) == 1
+
+
+class Deaf:
+    """Realtime that is away: every last snapshot has to be noted as unsent."""
+
+    async def send(self, messages: Any) -> None:
+        raise SupabaseUnavailable("away")
 
 
 async def test_thousands_of_entries_and_unsent_runs_are_settled_at_once(
