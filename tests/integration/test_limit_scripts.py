@@ -10,10 +10,11 @@ from datetime import timedelta
 
 import pytest
 import redis
-from redis.exceptions import TimeoutError
+from redis.exceptions import ConnectionError, TimeoutError
 
 from bridge.limit_scripts import Ask, LimitScripts, Parcel
 from bridge.local.running import RunningStack
+from bridge.own_connection import OwnConnection
 
 LEASE = timedelta(minutes=1)
 
@@ -54,12 +55,25 @@ def test_a_script_that_redis_forgot_is_brought_again(client: redis.Redis, script
     assert scripts.admit(ask("three", "slots|a|")).word == "run"
 
 
-def test_a_connection_that_redis_closed_is_made_again(client: redis.Redis, scripts: LimitScripts) -> None:
-    for name in ("one", "two", "three"):
-        answer = scripts.admit(ask(name, "slots|a|"))
+def test_a_connection_that_was_closed_while_idle_is_made_again(client: redis.Redis) -> None:
+    connection, script = OwnConnection(client, idle=0), client.register_script("return KEYS[1]")
+    script(keys=["known"])
+    for _ in range(3):
+        assert connection.call(script, ("key",)) == b"key"
         client.client_kill_filter(_type="normal", skipme=True)
-        scripts.release("w", answer.holder, "task|t| slots|a|")
-        assert answer.word == "run"
+
+
+def test_a_command_whose_answer_is_lost_is_not_called_again(client: redis.Redis) -> None:
+    key = f"test-{secrets.token_hex(4)}"
+    connection = OwnConnection(client, idle=60)
+    script = client.register_script("return redis.call('INCR', KEYS[1])")
+    script(keys=[key])
+    connection.call(script, (key,))
+    client.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(ConnectionError):
+        connection.call(script, (key,))
+    assert connection.call(script, (key,)) == 3
+    client.delete(key)
 
 
 def test_a_reply_that_came_too_late_is_nobodys(
