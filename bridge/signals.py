@@ -6,6 +6,7 @@ can tell nothing, and is for the reaper, which will stand in `bridge/reaper.py`.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -25,6 +26,8 @@ from bridge.run import Run, current_run, enter
 
 if TYPE_CHECKING:
     from bridge.extension import Bridge
+
+log = logging.getLogger(__name__)
 
 _HOUSEKEEPING = frozenset({"celery.backend_cleanup", "celery.chord_unlock"})
 
@@ -79,7 +82,11 @@ class Signals:
     def worker_init(self, sender: Any, **_: Any) -> None:
         """Before the pool's children are forked, so that they inherit what tells that they live."""
         if sender.app is self._bridge.app:
-            self._bridge.gatekeeper = Gatekeeper(self._bridge, sender.hostname)
+            try:
+                self._bridge.gatekeeper = Gatekeeper(self._bridge, sender.hostname)
+            except Exception as error:  # Celery would log it, and start a worker that limits nothing
+                log.critical("no limits can be kept here, so this worker does not start", exc_info=error)
+                raise SystemExit(1) from error
 
     def worker_process_init(self, **_: Any) -> None:
         if self._bridge.gatekeeper is not None:
