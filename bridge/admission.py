@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import secrets
 import time
 from collections import deque
@@ -106,11 +107,10 @@ class Admission:
         if execution is not None and not self.free(execution):
             self.unreleased.append(execution)
 
-    def leave_when_gone(self, request: Any, pid: int) -> None:
-        """Free the slots once the child process is dead."""
-        execution = self.executing.get(request.holder)
-        if execution is not None:
-            self.dying.append((pid, time.monotonic(), request))
+    def leave_when_gone(self, request: Any, pid: int, at_most: float = math.inf) -> None:
+        """Free the slots once the child process is dead, or after so many seconds."""
+        if request.holder in self.executing:
+            self.dying.append((pid, time.monotonic() + at_most, request))
             self.later(_look)
 
     def give_back(self, request: Any) -> None:

@@ -29,7 +29,6 @@ _LEAST: Final = 0.005
 _MOST: Final = 1.0
 _PAUSES_EVERY: Final = 0.5
 _DYING: Final = 0.05
-_GIVE_UP: Final = 10.0
 
 Action = Callable[[], object]
 
@@ -112,12 +111,12 @@ class Pacer:
             self._admission.end(ended)
 
     def _free_the_dead(self) -> None:
-        """Free slots of children that Celery kills after it has told of their time limit."""
+        """Free slots of children that Celery kills after it has told of it, or before it looks for them."""
         admission, now = self._admission, time.monotonic()
         for _ in range(len(admission.dying)):
-            pid, since, request = admission.dying.popleft()
-            if now - since < _GIVE_UP and _lives(pid):
-                admission.dying.append((pid, since, request))
+            pid, until, request = admission.dying.popleft()
+            if request.holder in admission.executing and now < until and _lives(pid):
+                admission.dying.append((pid, until, request))
             else:
                 admission.leave(request)
         for _ in range(len(admission.unreleased)):
@@ -177,9 +176,11 @@ class Pacer:
             self._safely(self._custody.restore_orphans)
 
 
-def _lives(pid: int) -> bool:
+def _lives(child: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        if not hasattr(os, "waitid"):
+            os.kill(child, 0)  # a dead child is told apart once the pool has waited for it
+            return True
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except (ProcessLookupError, ChildProcessError):
         return False
-    return True

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from billiard.exceptions import TimeLimitExceeded
 from celery.exceptions import TaskRevokedError
@@ -18,6 +18,8 @@ from bridge.broker import own_queue
 if TYPE_CHECKING:
     from bridge.admission import Admission
     from bridge.extension import Bridge
+
+_KILLED_WITHIN: Final = 10.0
 
 _reported: ContextVar[Any] = ContextVar("taskcast_reported_request", default=None)
 _goes_on: ContextVar[bool] = ContextVar("taskcast_goes_on", default=False)
@@ -78,6 +80,13 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
             if not soft:
                 self._leave(at_once=False)
 
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """Celery looks for dead children every five seconds; those who wait for the slot need not."""
+        super().terminate(pool, signal)
+        admission = self._admission
+        if admission is not None and self.holder is not None and self.time_start and _executes_in_child(self):
+            admission.leave_when_gone(self, self.worker_pid)  # a signal may as well do nothing to it
+
     def reject(self, requeue: bool = False) -> Any:
         if requeue and self._bridge is not None:
             if self._admission is not None:
@@ -113,7 +122,7 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
         if at_once or not _executes_in_child(self):
             self._admission.leave(self)
         else:
-            self._admission.leave_when_gone(self, self.worker_pid)
+            self._admission.leave_when_gone(self, self.worker_pid, _KILLED_WITHIN)
 
     @contextmanager
     def _reporting(self, goes_on: bool = False) -> Iterator[None]:
