@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 
-from bridge.limit_scripts import LASTING_KEYS, Parcel, Unacked
+from bridge.limit_scripts import LASTING_KEYS, Ask, Parcel, Unacked
 from tests.integration.limits.desk import LEASE, MINUTE, Desk
 from tests.integration.limits.dump import dumper
 from tests.integration.limits.virtual import set_clock
@@ -108,6 +108,24 @@ def test_a_value_that_a_new_version_declares_lets_waiting_runs_through(desk: Des
     desk.declare(slots_a="3")
     assert desk.sweep().next_in > timedelta(0)
     assert desk.granted() == ["run2:1:0", "run3:1:0"]
+
+
+def test_nobody_overtakes_those_who_wait_at_a_gate_that_has_room_again(desk: Desk) -> None:
+    desk.declare(slots_a="1")
+    desk.ask("task|a| slots|a|")
+    desk.ask("task|a| slots|a|")
+    desk.declare(slots_a="2")
+    assert desk.ask("task|b| slots|a|").word == "waiting"
+    assert desk.granted() == ["run2:1:0"]
+
+
+def test_a_message_parked_before_is_dropped_unless_redis_was_emptied_since(desk: Desk) -> None:
+    desk.declare(slots_a="1")
+    late = Ask("late:1:0", "w", "task|a| slots|a|", (1,), parked_under=desk.scripts.epoch())
+    assert desk.scripts.admit(late).word == "duplicate"
+    desk.redis.delete(*desk.redis.keys(f"{desk.scripts.root}*"))
+    desk.declare(slots_a="1")
+    assert desk.scripts.admit(late).word == "run"
 
 
 def test_a_run_that_starts_while_it_is_parked_leaves_its_message_with_the_broker(desk: Desk) -> None:
