@@ -190,6 +190,26 @@ async def test_a_replayed_old_state_takes_nothing_newer_back(
     assert list(dead) == []
 
 
+async def test_a_replayed_state_comes_before_what_is_read_with_it_and_was_told_later(
+    stack: RunningStack, settings: BridgeSettings, outbox: RedisOutbox, user: User, dead: DeadEntries,
+    bridging: Any, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    run = new_id()
+    append(outbox, run, opened(run, user))
+    with monkeypatch.context() as older:
+        older.setattr("bridge.events.STATUSES", frozenset({"queued"}))
+        append(outbox, run, change(run, "started", status="in_progress"))
+        async with bridging():
+            pass
+    append(outbox, run, change(run, progress=80))
+    assert dead.replay(dead) == 1
+    async with bridging():
+        pass
+    row = rows(stack, [run])[run]
+    assert (row["status"], row["progress"]) == ("in_progress", 80)
+    assert [line["message"] for line in logs(stack, run)] == ["started"]
+
+
 async def test_what_fails_again_comes_back_with_its_reason_and_keeps_its_age(
     settings: BridgeSettings, client: redis.Redis, dead: DeadEntries, bridging: Any
 ) -> None:
@@ -244,8 +264,9 @@ async def test_replays_of_one_run_are_in_the_order_in_which_they_were_told(
         async with bridging():
             pass
     assert dead.replay(reversed(list(dead))) == 3
-    async with bridging():
-        pass
+    one_by_one = settings.publisher.model_copy(update={"batch": 1})
+    async with publishing(settings.model_copy(update={"publisher": one_by_one}), None, MemoryBroadcast()):
+        await eventually(lambda: empty(settings), "the outbox is empty")
     assert rows(stack, [run])[run]["status"] == "completed"
     assert [line["message"] for line in logs(stack, run)] == ["1", "2", "3"]
 
