@@ -1,0 +1,289 @@
+"""Brokers that are not the limits' Redis: another database, a folder, RabbitMQ."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from celery.result import AsyncResult
+
+from bridge.limit_scripts import LimitScripts
+from bridge.local.running import RunningStack
+from bridge.settings import BridgeSettings
+from tests.acceptance.limits_pools.conftest import APP, TRANSPORT, Together
+from tests.acceptance.limits_pools.folders import FOLDER
+from tests.acceptance.limits_pools.history import History
+from tests.conftest import settings_on
+from tests.processes import BROKER, Process, worker
+from tests.waiting import wait_until
+
+RABBIT = pytest.mark.skipif(
+    shutil.which("rabbitmq-server") is None,
+    reason="no rabbitmq-server on PATH (apt-get install rabbitmq-server)",
+)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a broker is, and its transport options."""
+
+    url: str
+    options: dict[str, Any]
+    restart: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class Site:
+    """A broker with a worker of each of two pools, and a plain app that dispatches to them by name."""
+
+    address: Address
+    settings: BridgeSettings
+    client: Celery
+    scripts: LimitScripts
+    workers: dict[str, Process]
+
+    def send(self, task: str, *args: Any, pool: str = "common", **options: Any) -> str:
+        queue = f"{self.settings.outbox.prefix}-{pool}"
+        return str(self.client.send_task(f"{APP}.{task}", args, queue=queue, **options).id)
+
+    def in_line(self, count: int, task: str, *args: Any, **options: Any) -> list[str]:
+        """So many runs that wait, in this order."""
+        runs = []
+        for _ in range(count):
+            runs.append(self.send(task, *args, **options))
+            wait_until(lambda: self.state(runs[-1]) == "waiting", "it waits", 10, 0.01)
+        return runs
+
+    def state(self, run: str) -> str:
+        raw: Any = self.scripts._redis.hget(f"{self.scripts.root}run:{run}:1:0", "state")
+        return (raw or b"").decode()
+
+
+@contextmanager
+def another_database(stack: RunningStack, folder: Path) -> Iterator[Address]:
+    url = f"{stack.redis_url.rsplit('/', 1)[0]}/7"
+    yield Address(url, {"global_keyprefix": f"{secrets.token_hex(4)}-"})
+
+
+@contextmanager
+def a_folder(stack: RunningStack, folder: Path) -> Iterator[Address]:
+    for name in ("messages", "control", "processed"):
+        (folder / name).mkdir()
+    options = {
+        "data_folder_in": str(folder / "messages"), "data_folder_out": str(folder / "messages"),
+        "control_folder": str(folder / "control"), "processed_folder": str(folder / "processed"),
+        "store_processed": False, "polling_interval": 0.02,
+    }  # fmt: skip
+    yield Address(f"{FOLDER}://", options)
+
+
+@contextmanager
+def rabbitmq(stack: RunningStack, folder: Path) -> Iterator[Address]:
+    with Node.running(folder) as node:
+        yield Address(f"amqp://guest:guest@127.0.0.1:{node.port}//", {"max_retries": 3}, node.restart)
+
+
+BROKERS = {"another database": another_database, "a folder": a_folder, "RabbitMQ": rabbitmq}
+
+
+@pytest.fixture(
+    scope="module",
+    params=["another database", "a folder", pytest.param("RabbitMQ", marks=RABBIT)],
+)
+def site(
+    request: pytest.FixtureRequest,
+    stack: RunningStack,
+    history: History,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("broker")
+    settings = settings_on(stack, f"limits-{secrets.token_hex(4)}")
+    with BROKERS[request.param](stack, folder) as address, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(BROKER, address.url)
+        patch.setenv(TRANSPORT, json.dumps(address.options))
+        client = Celery("elsewhere", broker=address.url, backend=stack.redis_url, set_as_current=False)
+        client.conf.broker_transport_options = address.options
+        prefix = settings.outbox.prefix
+        client.conf.result_backend_transport_options = {"global_keyprefix": f"{prefix}-"}
+        fleet = {
+            pool: worker(settings, folder, APP, pool, 3, pool, ("-Q", f"{prefix}-common,{prefix}-{pool}"))
+            for pool in ("prefork", "threads")
+        }
+        with client, redis.Redis.from_url(stack.redis_url) as memory, Together(fleet) as workers:
+            yield Site(address, settings, client, LimitScripts(memory, prefix), workers)
+
+
+@contextmanager
+def held(site: Site, history: History, gate: Path, **options: Any) -> Iterator[str]:
+    """A run of `one` that holds its slot until the block's end."""
+    run = site.send("one", 0.0, str(gate), **options)
+    history.wait_for_starts([run])
+    try:
+        yield run
+    finally:
+        gate.touch()
+        history.wait_for_ends([run])
+
+
+def test_a_worker_says_at_its_start_how_waiting_runs_come_back(site: Site) -> None:
+    for process in site.workers.values():
+        process.says("the broker is not the limits' Redis")
+        process.says(f"Started consuming from {site.settings.outbox.prefix}-common.granted")
+
+
+def test_never_above_the_limit_and_none_lost_or_doubled(site: Site, history: History) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=0.3)
+    runs = [site.send("three", pool=pool) for pool in ("common", "prefork", "threads") for _ in range(10)]
+    runs += [site.send("three", eta=soon), site.send("three", countdown=0.2), site.send("three", expires=60)]
+    runs += [site.send("three", priority=number) for number in range(3)]
+    retried = [site.send("three_again", 2) for _ in range(6)]
+    for run in (*runs, *retried):
+        AsyncResult(run, app=site.client).get(timeout=40)
+    history.wait_for_ends([*runs, *retried])
+    assert history.most_at_once(runs) == 3
+    assert history.most_at_once(retried) <= 3
+    assert history.doubled(runs) == {}
+    assert len(history.starts(retried)) == 18
+
+
+def test_first_come_first_served(site: Site, history: History, door: Callable[[str], Path]) -> None:
+    with held(site, history, door("gate")):
+        waiting = [run for pool in ("prefork", "threads") for run in site.in_line(4, "one", pool=pool)]
+        others = [site.send("free") for _ in range(20)]
+        history.wait_for_ends(others, timeout=20)
+        assert history.starts(waiting) == []
+    history.wait_for_ends(waiting)
+    assert history.starts(waiting) == waiting
+    assert history.doubled(waiting) == {}
+
+
+def test_a_better_priority_goes_first(site: Site, history: History, door: Callable[[str], Path]) -> None:
+    best, worst = (0, 9) if site.address.url.startswith("redis") else (9, 0)  # AMQP counts the other way
+    with held(site, history, door("gate")):
+        late = site.in_line(2, "one", priority=worst)
+        first = site.in_line(2, "one", priority=best)
+    history.wait_for_ends([*late, *first])
+    assert history.starts([*late, *first]) == [*first, *late]
+
+
+def test_a_queue_that_is_added_while_workers_run_gives_waiting_runs_back(
+    site: Site, history: History, door: Callable[[str], Path]
+) -> None:
+    name = f"{site.settings.outbox.prefix}-added"
+    site.client.control.add_consumer(name, reply=True, limit=2, timeout=10)
+    with held(site, history, door("gate"), pool="added"):
+        waiting = site.in_line(3, "one", pool="added")
+    history.wait_for_ends(waiting, timeout=10)
+    assert history.starts(waiting) == waiting
+
+
+def test_a_waiting_run_is_revoked_and_another_expires(
+    site: Site, history: History, door: Callable[[str], Path]
+) -> None:
+    with held(site, history, door("gate"), pool="prefork"):
+        revoked, behind = site.in_line(2, "one")
+        expired = site.in_line(1, "one", expires=1)[0]
+        site.client.control.revoke(revoked)
+        for run in (revoked, expired):
+            wait_until(lambda: AsyncResult(run, app=site.client).state == "REVOKED", "it has ended", 10)  # noqa: B023
+    history.wait_for_ends([behind])
+    assert history.starts([revoked, expired]) == []
+
+
+def test_a_retry_of_a_granted_run_goes_to_its_own_queue(site: Site, history: History) -> None:
+    """The queue of granted runs is for those that hold a slot already."""
+    runs = [site.send("three_again", 1) for _ in range(9)]
+    history.wait_for_starts(runs, 18)
+    queues = {each.label for each in history.of(runs, "queue")}
+    assert queues == {f"{site.settings.outbox.prefix}-common"}
+
+
+def test_runs_outlast_a_restart_of_the_broker(
+    site: Site, history: History, door: Callable[[str], Path]
+) -> None:
+    if site.address.restart is None:
+        pytest.skip("there is no server to restart")
+    gate = door("gate")
+    running = site.send("one", 0.0, str(gate))
+    history.wait_for_starts([running])
+    waiting = site.in_line(5, "one")
+    site.address.restart()
+    more = [site.send("three") for _ in range(10)]
+    gate.touch()
+    history.wait_for_ends([*waiting, *more], timeout=90)
+    assert history.most_at_once([running, *waiting]) == 1
+    assert history.doubled([running, *waiting, *more]) == {}
+
+
+class Node:
+    """A RabbitMQ node of our own: its files in a folder, its ports free ones, its port mapper private."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, distribution, mapper = _free_ports(3)
+        (folder / "plugins").write_text("[].")
+        self._name = f"taskcast{self.port}@localhost"
+        self._env = os.environ | {
+            "HOME": str(folder), "RABBITMQ_NODENAME": self._name, "ERL_EPMD_PORT": str(mapper),
+            "ERL_EPMD_ADDRESS": "127.0.0.1", "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port), "RABBITMQ_DIST_PORT": str(distribution),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"), "RABBITMQ_LOG_BASE": str(folder / "logs"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "none"), "RABBITMQ_PID_FILE": str(folder / "pid"),
+        }  # fmt: skip
+        self._log = folder / "node.log"
+
+    @classmethod
+    @contextmanager
+    def running(cls, folder: Path) -> Iterator[Node]:
+        node = cls(folder)
+        with node._log.open("wb") as log:
+            process = subprocess.Popen(
+                [_program("rabbitmq-server")], env=node._env, stdout=log, stderr=log, start_new_session=True
+            )
+            try:
+                wait_until(lambda: "broker... completed" in node._log.read_text(), "RabbitMQ is up", 90)
+                yield node
+            finally:
+                node._control("stop", str(Path(node._env["RABBITMQ_PID_FILE"])))
+                process.wait(60)
+                subprocess.run(["epmd", "-kill"], env=node._env, check=False, capture_output=True)
+
+    def restart(self) -> None:
+        """Cut all connections and lose what is not durable."""
+        self._control("stop_app")
+        self._control("start_app")
+
+    def _control(self, *command: str) -> None:
+        told = subprocess.run(
+            [_program("rabbitmqctl"), "-n", self._name, *command],
+            env=self._env, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert told.returncode == 0, told.stdout + told.stderr
+
+
+def _program(name: str) -> str:
+    """The program itself: Debian's wrapper on PATH becomes another user, who may not enter the folder."""
+    found = sorted(Path("/usr/lib/rabbitmq/lib").glob(f"rabbitmq_server-*/sbin/{name}"))
+    return str(found[-1]) if found else name
+
+
+def _free_ports(count: int) -> Sequence[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
