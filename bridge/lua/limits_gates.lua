@@ -81,9 +81,9 @@ local function use_units(gate, units, now)
   local rate = rate_of(gate)
   local at = now - now % rate.granule
   local newest = redis.call('LINDEX', rate.log, -1)
-  if newest and entry_of(newest) == at then
-    local _, before = entry_of(newest)
-    redis.call('LSET', rate.log, -1, string.format('%d:%d', at, before + units))
+  if newest and entry_of(newest) >= at then  -- later by a clock that was set back within a granule
+    local latest, before = entry_of(newest)
+    redis.call('LSET', rate.log, -1, string.format('%d:%d', latest, before + units))
   else
     redis.call('RPUSH', rate.log, string.format('%d:%d', at, units))
   end
