@@ -212,7 +212,8 @@ class Model:
                 self.slots.setdefault(gate, {})[holder] = self.now
             elif one:
                 granule = rate(self.value(gate))[2]
-                self.used.setdefault(gate, []).append((self.now - self.now % granule, one))
+                log = self.used.setdefault(gate, [])
+                log.append((max(self.now - self.now % granule, log[-1][0] if log else 0), one))
         return holder
 
     def give_back(self, holder: str, lane: str) -> None:
