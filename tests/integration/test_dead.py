@@ -117,6 +117,24 @@ async def test_one_element_that_the_rows_refuse_and_garbage_cost_nothing_else_of
     assert len(list(dead)) == 61
 
 
+async def test_several_refused_entries_of_one_run_cost_none_of_the_good_ones_between_them(
+    stack: RunningStack, settings: BridgeSettings, outbox: RedisOutbox, client: redis.Redis, user: User,
+    dead: DeadEntries, bridging: Any,
+) -> None:  # fmt: skip
+    run = new_id()
+    append(outbox, run, opened(run, user))
+    for number, status in enumerate(("in_progress", "cancelling", "completed")):
+        poison(settings, client, run, refused(run, progress=number))
+        append(outbox, run, change(run, f"line {number}", current=number))
+        append(outbox, run, change(run, status=status))
+    async with bridging():
+        pass
+    row = rows(stack, [run])[run]
+    assert (row["status"], row["current"], str(row["user_id"])) == ("completed", 2, user.id)
+    assert [line["message"] for line in logs(stack, run)] == ["line 0", "line 1", "line 2"]
+    assert len(list(dead)) == 3
+
+
 async def test_the_dead_are_bounded_and_the_oldest_go(
     settings: BridgeSettings, client: redis.Redis, dead: DeadEntries, bridging: Any,
     monkeypatch: pytest.MonkeyPatch,
