@@ -64,7 +64,8 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
         return self._message
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-        in_time = not isinstance(exc_info.exception, TimeLimitExceeded)
+        error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it
+        in_time = not isinstance(error, TimeLimitExceeded)
         try:
             with self._reporting():
                 return super().on_failure(exc_info, *args, **kwargs)
