@@ -7,10 +7,10 @@ from datetime import timedelta
 
 from redis import Redis
 
-from bridge.limit_scripts import Answer, Ask, LimitScripts, Parcel
+from bridge.limit_scripts import Answer, Ask, Parcel
 from tests.integration.limits import commands
 from tests.integration.limits.model import Model
-from tests.integration.limits.virtual import PREFIX, set_clock, virtual
+from tests.integration.limits.virtual import scripts_on, set_clock
 
 LEASE, GRANT = timedelta(seconds=16), timedelta(seconds=10)
 LEASE_MS, GRANT_MS = 16_000, 10_000
@@ -21,7 +21,7 @@ class Both:
 
     def __init__(self, redis: Redis, most_moves: int) -> None:
         self.redis, self.model = redis, Model(most_moves)
-        self.scripts = LimitScripts(redis, PREFIX, virtual(most_moves))
+        self.scripts = scripts_on(redis, most_moves)
         self.root = self.scripts.root
         self.epoch = ""
         self.twin: dict[str, str] = {}

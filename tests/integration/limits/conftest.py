@@ -13,7 +13,7 @@ from redis import Redis
 from bridge.limit_scripts import LimitScripts
 from bridge.local.redis import find_redis_server
 from tests.integration.limits.desk import Desk
-from tests.integration.limits.virtual import PREFIX, virtual
+from tests.integration.limits.virtual import scripts_on
 from tests.waiting import wait_until
 
 
@@ -37,7 +37,7 @@ def redis() -> Iterator[Redis]:
 def scripts(redis: Redis) -> LimitScripts:
     """The commands on an empty Redis whose clock stands at a time that the test sets."""
     redis.flushall()
-    return LimitScripts(redis, PREFIX, virtual())
+    return scripts_on(redis)
 
 
 @pytest.fixture

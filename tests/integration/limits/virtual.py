@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 from redis import Redis
 
+from bridge.limit_scripts import LimitScripts
 from bridge.scripts import source
 
 PREFIX = "test"
@@ -37,3 +39,9 @@ def virtual(most_moves: int = 64) -> Callable[[str], str]:
 
 def set_clock(redis: Redis, now: int) -> None:
     redis.set(CLOCK, now)
+
+
+@cache
+def scripts_on(redis: Redis, most_moves: int = 64) -> LimitScripts:
+    """The commands by the virtual clock; made once, as they keep a connection of their own."""
+    return LimitScripts(redis, PREFIX, virtual(most_moves))
