@@ -33,6 +33,10 @@ from bridge.settings import BroadcastSettings, SupabaseSettings
 from tests.waiting import eventually
 
 JWT = "eyJ.service.role"
+APPLIED: dict[str, Any] = {
+    "id": "r", "outcome": "applied", "channel": "c", "logs": [], "parents": [],
+    "snapshot": {"run_id": "r", "task": "t", "status": "completed", "seq": 3},
+}  # fmt: skip
 Answer = Callable[[web.Request, Any], web.Response]
 
 
@@ -85,6 +89,10 @@ def message(run: str, event: str = "progress", number: int = 1, payload: bytes =
         (status(200, {"id": "r", "outcome": "applied"}), SupabaseUnavailable),
         (status(200, [{"id": "another", "outcome": "applied"}]), SupabaseUnavailable),
         (lambda _request, _json: web.Response(text="[" * 100_000), SupabaseUnavailable),
+        (status(200, [{**APPLIED, "snapshot": {**APPLIED["snapshot"], "seq": "3"}}]), SupabaseUnavailable),
+        (status(200, [{**APPLIED, "logs": [{"line": None}]}]), SupabaseUnavailable),
+        (status(500, {"code": "x" * 5_000}), SupabaseUnavailable),
+        (status(500, {"code": "\n\x1b[2J"}), SupabaseUnavailable),
     ],
 )
 async def test_each_answer_of_rest_is_one_clear_error(answer: Answer, error: type[Exception]) -> None:
@@ -93,8 +101,17 @@ async def test_each_answer_of_rest_is_one_clear_error(answer: Answer, error: typ
         with pytest.raises(error) as raised:
             await rows.mirror([Patch("r", 1, 0.0)])
         await rows.close()
-    assert JWT not in str(raised.value)
+    assert a_line(raised.value)
     assert "hunter2" not in str(raised.value)
+
+
+async def test_an_answer_of_ours_is_read() -> None:
+    async with supabase(status(200, [APPLIED])) as settings:
+        rows = SupabaseRows(settings)
+        [found] = await rows.mirror([Patch("r", 1, 0.0)])
+        await rows.close()
+    assert found.current is not None
+    assert (found.outcome, found.current.channel, found.current.snapshot["seq"]) == ("applied", "c", 3)
 
 
 async def test_an_older_schema_is_told_with_the_command_that_helps() -> None:

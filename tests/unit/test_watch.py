@@ -43,6 +43,8 @@ def test_control_characters_of_users_do_not_reach_the_terminal() -> None:
 
 def test_the_bar_holds_any_percentage() -> None:
     assert {len(bar_of(percent)) for percent in (-5, 0, 33, 100, 500)} == {20}
+    shown = {len(line_of("progress", {"progress": percent}, NOON)) for percent in (-5, 7, 10**4_000)}
+    assert len(shown) == 1
 
 
 @pytest.mark.parametrize(
