@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
+from hiredis import pack_command
 from redis import Redis
 from redis.exceptions import NoScriptError
 
@@ -45,7 +46,7 @@ class OwnConnection:
     def _call(self, sha: str, arguments: Sequence[Any]) -> Any:
         connection = self._ready()
         try:
-            connection.send_packed_command(connection.pack_command("EVALSHA", sha, 1, *arguments), False)
+            connection.send_packed_command([pack_command(("EVALSHA", sha, 1, *arguments))], False)
             return connection.read_response()
         except BaseException:  # a reply that is still to come must not be taken for the next one
             connection.disconnect()
