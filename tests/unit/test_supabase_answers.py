@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from aiohttp import web
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bridge.broadcast import RateExceeded, RealtimeBroadcaster
@@ -409,6 +409,7 @@ async def outcome(asked: Awaitable[Any]) -> Any:
 
 
 @given(answers)
+@example((202, [("set-cookie", "\xe4=;;;=")], b"1"))  # sent back, it would spoil every later request
 @settings(deadline=None)
 def test_whatever_rest_answers_is_a_result_or_one_of_its_errors(answer: tuple[int, Any, bytes]) -> None:
     async def asked() -> list[Any]:
@@ -432,6 +433,7 @@ def test_whatever_rest_answers_is_a_result_or_one_of_its_errors(answer: tuple[in
 
 
 @given(answers)
+@example((202, [("set-cookie", "\xe4=;;;=")], b"1"))  # sent back, it would spoil every later request
 @settings(deadline=None)
 def test_whatever_realtime_answers_is_one_of_its_errors(answer: tuple[int, Any, bytes]) -> None:
     async def sent() -> Any:
