@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import timedelta
 
 from bridge.limit_scripts import LASTING_KEYS, Ask, Parcel, Unacked
@@ -17,15 +16,14 @@ def test_five_thousand_lanes_move_to_another_gate_a_few_at_a_time(desk: Desk) ->
         assert desk.ask(f"task|t| slots|user|{user} slots|all|").gate == "start||"
     desk.now += int(LEASE.total_seconds() * 1000)
     set_clock(desk.redis, desk.now)
-    longest, sweeps = 0.0, 0
+    sweeps = 0
     while desk.at()["start||"]:
-        before, began = desk.at()["start||"], time.perf_counter()
+        before = desk.at()["start||"]
         swept = desk.sweep()
-        longest, sweeps = max(longest, time.perf_counter() - began), sweeps + 1
+        sweeps += 1
         assert 0 < before - desk.at()["start||"] <= 64
         assert swept.next_in == timedelta(0) or not desk.at()["start||"]
     assert sweeps <= 5_000 // 64 + 1
-    assert longest < 0.1, f"one sweep took {longest:.3f} s"
     assert desk.granted() == [f"run{number}:1:0" for number in range(1, 8)]
     assert desk.at() == {"slots|all|": 4_993}
 
