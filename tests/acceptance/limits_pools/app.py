@@ -162,6 +162,19 @@ def weighed(self: Any, units: Any) -> None:
         pass
 
 
+@app.task(bind=True, concurrency=Limit(9, name="provider"))
+def turned_away(self: Any, retry_after: float) -> None:
+    """Is told by a provider to come again later."""
+    with noted(self):
+        self.hold("provider", retry_after)
+
+
+@app.task(bind=True, concurrency=Limit(9, name="provider"))
+def asking_too(self: Any) -> None:
+    with noted(self):
+        pass
+
+
 def raising(customer: str) -> str:
     raise RuntimeError("password=hunter2 is inside")
 

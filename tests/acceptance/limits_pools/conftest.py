@@ -29,7 +29,9 @@ POOLS = {"prefork": 3, "threads": 3, "gevent": 8, "solo": 1}
 
 @pytest.fixture(scope="session")
 def settings(stack: RunningStack) -> BridgeSettings:
-    return settings_on(stack, f"limits-{secrets.token_hex(4)}")
+    settings = settings_on(stack, f"limits-{secrets.token_hex(4)}")
+    limits = settings.limits.model_copy(update={"positions_per_second": 20})
+    return settings.model_copy(update={"limits": limits})
 
 
 @pytest.fixture(scope="session")

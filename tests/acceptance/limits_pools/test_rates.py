@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 from bridge.local.running import RunningStack
-from tests.acceptance.limits_pools.conftest import Fleet
+from tests.acceptance.limits_pools.conftest import POOLS, Fleet
 from tests.acceptance.limits_pools.history import Entry, History
-from tests.database import final_rows
+from tests.database import final_rows, rows
+from tests.waiting import wait_until
 
 # The promise is about admissions; what is written down are the starts of bodies, each so much later as the
 # way to the pool takes. That differs from run to run by a few milliseconds, on two busy cores by tens:
@@ -71,3 +72,20 @@ def test_what_a_second_has_room_for_starts_without_a_wait(fleet: Fleet, history:
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert gaps[0] >= 1 - LATENESS
     assert max(gaps[1:]) < 0.5
+
+
+def test_every_worker_holds_off_when_a_provider_says_so(
+    fleet: Fleet, stack: RunningStack, history: History
+) -> None:
+    told = fleet.app.turned_away.delay(1.5).id
+    history.wait_for_ends([told])
+    runs = [fleet.app.asking_too.apply_async(queue=fleet.queue(pool)).id for pool in POOLS]
+    why = "Waiting: paused for the moment."
+    wait_until(
+        lambda: [row["wait_reason"] for row in rows(stack, runs).values()] == [why] * len(runs), "all wait"
+    )
+    history.wait_for_ends(runs, timeout=10)
+    since = history.of([told], "end")[0].seconds
+    starts = [each.seconds - since for each in history.of(runs, "start")]
+    assert min(starts) >= 1.5 - LATENESS
+    assert max(starts) < 3.5, "and nobody holds off much longer"
