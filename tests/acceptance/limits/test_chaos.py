@@ -98,7 +98,8 @@ def killed_by(kill: Kill, executions: list[Execution]) -> list[Execution]:
 def refills(kills: list[Kill], executions: list[Execution]) -> list[float]:
     """For each kill that freed slots while others waited for them, the time until these were in use again.
 
-    What later kills have freed meanwhile is counted in, as it is their time that runs for it.
+    What later kills have freed meanwhile is counted in, as it is their time that runs for it; a worker may
+    also have had a run in hand that was let in and had not begun, of which the ledger knows nothing.
     """
     counts, found = steps(executions), []
     freed = {kill: killed_by(kill, executions) for kill in kills}
@@ -108,7 +109,7 @@ def refills(kills: list[Kill], executions: list[Execution]) -> list[float]:
         if not gone or kill.at > enough_wait_until:
             continue
         over = max(each.until for each in gone)
-        later = [(each.at, len(freed[each])) for each in kills if each.at > kill.at]
+        later = [(each.at, len(freed[each]) + (each.how != "child")) for each in kills if each.at > kill.at]
         full = (
             at
             for at, count in counts
