@@ -71,6 +71,14 @@ def capped(settings: BridgeSettings, entries: int) -> OutboxSettings:
     return settings.outbox.model_copy(update={"max_length": entries})
 
 
+def evenly_spread(count: int, partitions: int) -> list[str]:
+    """New runs that lie in each partition in turn."""
+    return [
+        next(run for run in iter(new_id, None) if partition_of(run, partitions) == number % partitions)
+        for number in range(count)
+    ]
+
+
 def levels_told(caplog: pytest.LogCaptureFixture) -> list[str]:
     """The lines on how full the outbox is, as the levels that they tell of."""
     told = [record.getMessage() for record in caplog.records if record.name == "bridge.fullness"]
@@ -86,7 +94,7 @@ async def test_with_no_bridge_and_a_tiny_cap_progress_goes_first_and_every_state
     outbox._ASK_EVERY = 0.0  # type: ignore[misc]  # each append is told how full it is by now
     appender = Appender(outbox, tiny)
     client = redis.Redis.from_url(tiny.redis_url)
-    runs = [new_id() for _ in range(120)]
+    runs = evenly_spread(120, tiny.partitions)
     for run in runs:
         appender.append([(run, opened(run, user)), (run, change(run, status="in_progress"))])
         for percent in (20, 40, 60, 80):
