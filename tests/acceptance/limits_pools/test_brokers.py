@@ -261,7 +261,11 @@ class Node:
             finally:
                 node._control("stop", str(Path(node._env["RABBITMQ_PID_FILE"])))
                 process.wait(60)
-                subprocess.run(["epmd", "-kill"], env=node._env, check=False, capture_output=True)
+                wait_until(node._mapper_ended, "the port mapper ends", 20, 0.2)
+
+    def _mapper_ended(self) -> bool:
+        told = subprocess.run(["epmd", "-kill"], env=self._env, check=False, capture_output=True, text=True)
+        return "Killed" in told.stdout + told.stderr or "Cannot connect" in told.stdout + told.stderr
 
     def restart(self) -> None:
         """Cut all connections and lose what is not durable."""
