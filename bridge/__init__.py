@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         TaskcastError,
     )
     from bridge.extension import Bridge
+    from bridge.fence import LeaseLost
     from bridge.limits import Limit, Rate
     from bridge.run import Run, current_run
     from bridge.settings import BridgeSettings
@@ -24,6 +25,7 @@ __all__ = [
     "Bridge",
     "BridgeSettings",
     "DeclarationError",
+    "LeaseLost",
     "Limit",
     "PayloadTooLarge",
     "PublicError",
@@ -37,6 +39,7 @@ __all__ = [
 _HOMES = {
     "Bridge": "extension",
     "BridgeSettings": "settings",
+    "LeaseLost": "fence",
     "Limit": "limits",
     "Rate": "limits",
     "Run": "run",

@@ -6,7 +6,6 @@ room. See `bridge.limit_scripts` for who decides, `bridge.pacer` for what happen
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import secrets
@@ -24,11 +23,13 @@ from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from bridge import lifecycle
 from bridge.broker import Broker, Mark
 from bridge.errors import PublicError
 from bridge.events import run_uuid
 from bridge.gates import passage_of, quoted
-from bridge.header import Header, counted
+from bridge.header import HEADER, Header, counted
+from bridge.lifecycle import WorkersLost
 from bridge.limit_scripts import Answer, Ask, Ended, LimitScripts, Parcel, Victim
 from bridge.request import unstarted
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TRIES: Final = 3
+_TOGETHER: Final = 0.02  # seconds in which ends are gathered
 
 
 class HeldBack(TaskRevokedError):
@@ -74,6 +76,7 @@ class Admission:
         self.paused: frozenset[str] = frozenset()
         self.executing: dict[str, Execution] = {}
         self.unreleased: deque[Execution] = deque()
+        self.ended: deque[str] = deque()
         self.dying: deque[tuple[int, float, Any]] = deque()
         self.held_back: deque[Any] = deque()
         self.unanswered: set[str] = set()  # may hold slots here, though nobody was told
@@ -86,25 +89,28 @@ class Admission:
     def enter(self, request: Any) -> None:
         """Take the slots that the run needs, or raise `HeldBack` when it does not start now."""
         declared = self._bridge.declaration(request.task)
-        if not declared.bounds and not self._is_paused(request.task):
-            return
         try:
             passage = passage_of(declared, declared.arguments(request.args or (), request.kwargs or {}))
         except PublicError as error:
             self._fail(request, error)
             raise HeldBack(request.id) from None
         mark = Mark.of(request.request_dict)
-        member = member_of(request.request_dict)
+        member = request.member = member_of(request.request_dict)
         ask = Ask(
             member, self.worker, passage.lane, passage.units, self.broker.priority(request.message),
-            declared.on_limit, mark.epoch if mark.member == member else "",
+            declared.on_limit, mark.epoch if mark.member == member else "", self._meta(request),
+            not request.task.acks_late,
         )  # fmt: skip
         self._act(request, ask, self._answer(request, ask))
 
     def leave(self, request: Any) -> None:
         """Free the slots of a run that executes no longer, once."""
         execution = self.executing.pop(request.holder, None) if request.holder else None
-        if execution is not None and not self.free(execution):
+        if execution is None:
+            return
+        if request.acknowledged and not execution.ask.units:
+            self._ended(execution.holder)
+        elif not self.free(execution):
             self.unreleased.append(execution)
 
     def leave_when_gone(self, request: Any, pid: int, at_most: float = math.inf) -> None:
@@ -113,10 +119,10 @@ class Admission:
             self.dying.append((pid, time.monotonic() + at_most, request))
             self.later(_look)
 
-    def give_back(self, request: Any) -> None:
+    def give_back(self, request: Any, died: bool) -> None:
         """The run's message goes back to its queue: what comes from there is no second delivery."""
         if request.holder:
-            self._safely(lambda: self.scripts.disown(request.holder))
+            self._safely(lambda: self.scripts.disown(request.holder, died))
 
     def forget(self, request: Any) -> None:
         """Drop a parked run that was ended without having started."""
@@ -156,6 +162,10 @@ class Admission:
             self.broker.publish(message)
             self.scripts.sent(member)
 
+    def queued_again(self, meta: str) -> None:
+        """A run whose worker died waits in its queue again."""
+        self._bridge.signals.died(meta, {"status": "queued", "state": "PENDING"})
+
     def end(self, ended: Ended) -> None:
         """End a run that waited; not in the consumer's loop, which a solo worker's body keeps busy."""
         self.later(lambda: self._end_waiting(ended))
@@ -164,7 +174,7 @@ class Admission:
 
     def _answer(self, request: Any, ask: Ask) -> Answer:
         if not self.is_reachable:
-            raise self._hold_back(request)
+            return self._unasked(request, ask)
         try:
             answer = self.scripts.admit(ask)
             for _ in range(_TRIES):
@@ -185,7 +195,13 @@ class Admission:
         except RedisError as error:
             self.unanswered.add(ask.member)
             self.lost(error)
-        raise self._hold_back(request)
+        return self._unasked(request, ask)
+
+    def _unasked(self, request: Any, ask: Ask) -> Answer:
+        """While Redis is away a run that nothing limits starts all the same; it is leased afterwards."""
+        if ask.units:
+            raise self._hold_back(request)
+        return Answer("run", f"{ask.member}#0{secrets.randbelow(10**9)}")
 
     def _unnoticed(self, ask: Ask) -> str | None:
         """The slots that this run was given here by an answer that never arrived."""
@@ -196,8 +212,8 @@ class Admission:
 
     def _act(self, request: Any, ask: Ask, answer: Answer) -> None:
         if answer.word == "run":
-            request.holder = answer.holder
-            self.executing[answer.holder] = Execution(answer.holder, ask, request)
+            self._start(request, ask, answer.holder)
+            self._count_deaths(request, answer.deaths)
             return
         if answer.word == "waiting":
             self._bridge.signals.waiting(request, answer.gate, answer.position)
@@ -221,17 +237,48 @@ class Admission:
                 wait.total_seconds(),
             )
 
+    def _start(self, request: Any, ask: Ask, holder: str) -> None:
+        request.holder = holder
+        _note(request, holder=holder)
+        self.executing[holder] = Execution(holder, ask, request)
+
+    def _count_deaths(self, request: Any, deaths: int) -> None:
+        """Number the attempt by those that died with their workers; after too many the run has failed."""
+        if not deaths:
+            return
+        most = request.task.max_retries
+        if most is not None and attempt_of(request.request_dict) + deaths > most + 1:
+            self._fail(request, WorkersLost())
+            raise HeldBack(request.id)
+        _note(request, earlier=Header.read(request.request_dict).earlier + deaths)
+
+    def _ended(self, holder: str) -> None:
+        """Note the end of a run that holds no slots, for the pacer: nobody waits for it."""
+        self.ended.append(holder)
+        if len(self.ended) == 1:
+            self.later(self.end_leases)
+
+    def end_leases(self) -> None:
+        """Tell Redis of the runs that have ended, many at once."""
+        time.sleep(_TOGETHER)
+        holders = [self.ended.popleft() for _ in range(len(self.ended))]
+        try:
+            self.scripts.end(self.worker, holders)
+        except RedisError as error:
+            self.ended.extend(holders)
+            self.lost(error)
+
+    def _meta(self, request: Any) -> str:
+        run_id = run_uuid(request.id)
+        root = run_uuid(request.root_id or request.id)
+        n = attempt_of(request.request_dict)
+        mirror = "true" if self._bridge.is_mirrored(request.task_name) else "false"
+        return f'{{"id":"{run_id}","root":"{root}","n":{n},"mirror":{mirror}}}'
+
     def _parcel(self, request: Any, ask: Ask) -> Parcel:
-        headers = request.request_dict
-        meta = {
-            "id": run_uuid(request.id),
-            "root": run_uuid(request.root_id or request.id),
-            "n": attempt_of(headers),
-            "mirror": self._bridge.is_mirrored(request.task_name),
-        }
         expires = int(request.expires.timestamp() * 1000) if request.expires else 0
         mark = Mark(self.epoch, ask.member)
-        return self.broker.parcel(request.message, mark, json.dumps(meta), expires)
+        return self.broker.parcel(request.message, mark, ask.meta, expires)
 
     def _replace(self, victims: tuple[Victim, ...]) -> None:
         for victim in victims:
@@ -254,8 +301,18 @@ class Admission:
             self.end(ended)
 
     def _end_waiting(self, ended: Ended) -> None:
+        if not ended.message:
+            self._end_lost(ended)
+            return
         message = self.broker.message(ended.message)
         unstarted(self._bridge.app, message, self.consumer).end_unstarted(ended.why)
+
+    def _end_lost(self, ended: Ended) -> None:
+        """A run that was acked before it executed, and whose worker died: nobody will try it again."""
+        task_id = unquote(ended.member.rsplit(":", 2)[0])
+        self._bridge.app.backend.mark_as_failure(task_id, WorkersLost())
+        self._bridge.signals.died(ended.meta, lifecycle.failed(WorkersLost(), expose=False))
+        self.scripts.forget(ended.member)
 
     def _fail(self, request: Any, error: PublicError) -> None:
         try:
@@ -263,9 +320,6 @@ class Admission:
         except PublicError:
             request.on_failure(ExceptionInfo())
         request.acknowledge()
-
-    def _is_paused(self, task: Any) -> bool:
-        return bool(self.paused) and f"task|{quoted(task.name)}|" in self.paused
 
     def _hold_back(self, request: Any) -> HeldBack:
         """Keep the run unacked until Redis answers again; nothing starts that nobody counts."""
@@ -283,6 +337,12 @@ class Admission:
         if self.is_reachable:
             log.error("the limits' Redis does not answer (%s); limited runs wait", type(error).__name__)
         self.is_reachable = False
+
+
+def _note(request: Any, **values: Any) -> None:
+    """Tell the process that executes the run, in the header of its message."""
+    header = request.request_dict.get(HEADER)
+    request.request_dict[HEADER] = {**(header if isinstance(header, dict) else {}), **values}
 
 
 def attempt_of(headers: Any) -> int:

@@ -21,6 +21,7 @@ from weakref import WeakSet
 
 from bridge.backlog import squeezed
 from bridge.events import Patch
+from bridge.fence import LOOK_EVERY, Fence
 from bridge.outbox import Entry, Outbox, OutboxUnavailable, shed
 from bridge.settings import OutboxSettings
 
@@ -35,6 +36,8 @@ class Reporter(Protocol):
     """A run with something to tell: what the appender knows of it."""
 
     root_id: str
+    holder: str | None
+    lease_lost: bool
 
     def due(self, now: float) -> float:
         """Seconds until this run's pending report may be appended; 0 or less is now."""
@@ -50,8 +53,14 @@ class Appender:
     to be away nobody waits: only the thread tries it again.
     """
 
-    def __init__(self, outbox: Outbox, settings: OutboxSettings, clock: Callable[[], float] = time.monotonic):
-        self._outbox = outbox
+    def __init__(
+        self,
+        outbox: Outbox,
+        settings: OutboxSettings,
+        clock: Callable[[], float] = time.monotonic,
+        fence: Fence | None = None,
+    ) -> None:
+        self._outbox, self._fence = outbox, fence
         self._interval = settings.flush_interval.total_seconds()
         self._room = settings.buffered_runs
         self._clock = clock
@@ -63,6 +72,8 @@ class Appender:
         self._sending = threading.Lock()  # one sender at a time keeps the order
         self._wakeup = threading.Event()
         self._marked: deque[Reporter] = deque()
+        self._leased: set[Reporter] = set()  # those that reported since the last look
+        self._looked_at = -math.inf
         self._waiting: list[Entry] = []
         self._away = False
         self._try_at = 0.0
@@ -123,11 +134,18 @@ class Appender:
                 with self._lock:
                     self._add(self._take_marked())
                 self._send(again=self._clock() >= self._try_at)
+                self._look_at_leases()
             except Exception:
                 log.exception("the appender goes on after an error")
             if self._marked:
                 self._wakeup.set()
             time.sleep(self._interval)
+
+    def _look_at_leases(self) -> None:
+        if self._fence is not None and self._clock() - self._looked_at >= LOOK_EVERY:
+            self._looked_at = self._clock()
+            runs, self._leased = self._leased, set()
+            self._fence.look(runs)
 
     def _take_marked(self, everything: bool = False) -> list[Entry]:
         now = self._clock()
@@ -136,6 +154,8 @@ class Appender:
             reporter = self._marked.popleft()
             if everything or reporter.due(now) <= 0:
                 root = reporter.root_id
+                if self._fence is not None:
+                    self._leased.add(reporter)
                 entries.extend((root, patch) for patch in reporter.take(now))
             else:
                 self._marked.append(reporter)

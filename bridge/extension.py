@@ -15,6 +15,7 @@ from kombu.utils.imports import symbol_by_name
 from bridge.admission import Admission
 from bridge.appender import Appender
 from bridge.errors import ArgumentError, SettingsError
+from bridge.fence import Fence
 from bridge.gatekeeper import Gatekeeper
 from bridge.gates import declared_values
 from bridge.header import HEADER, Header
@@ -47,7 +48,7 @@ class Bridge:
         self.app = app
         self.settings = settings or BridgeSettings()
         self.outbox: Outbox = outbox or RedisOutbox(self.settings.outbox)
-        self.appender = Appender(self.outbox, self.settings.outbox)
+        self.appender = Appender(self.outbox, self.settings.outbox, fence=Fence(self.settings))
         self.gatekeeper: Gatekeeper | None = None  # in a worker's main process
         self._undeclared = Declaration("unknown", None)
         names = Names()
@@ -117,6 +118,7 @@ class Bridge:
         interval = self.settings.outbox.progress_interval.total_seconds()
         run = Run(identity, identity.attempt(request.retries), self.appender, self.outbox, interval)
         run.problem = problem
+        run.holder = Header.read({HEADER: request.get(HEADER)}).holder
         run.outer = outer
         run.chained = _goes_on_as_one_task(request.chain)
         run.change(started(identity, time.time()))

@@ -34,13 +34,14 @@ class Header:
     earlier: int = 0  # attempts that were made under this id before Celery began to count anew
     metadata: Mapping[str, Any] | None = None
     tags: tuple[str, ...] = ()
+    holder: str | None = None  # the lease under which the worker executes it
 
     @classmethod
     def read(cls, headers: Mapping[str, Any]) -> Header:
         raw = headers.get(HEADER)
         if not isinstance(raw, dict):
             return _EMPTY
-        channel, tags = raw.get("channel"), raw.get("tags")
+        channel, tags, holder = raw.get("channel"), raw.get("tags"), raw.get("holder")
         return cls(
             user_id=_uuid(raw.get("user_id")),
             channel=channel if isinstance(channel, str) and CHANNEL.fullmatch(channel) else None,
@@ -48,6 +49,7 @@ class Header:
             earlier=counted(raw.get("earlier")),
             metadata=_metadata(raw.get("metadata")),
             tags=_tags(tags) if isinstance(tags, (list, tuple)) else (),
+            holder=holder if isinstance(holder, str) and len(holder) <= 1_000 else None,
         )
 
 

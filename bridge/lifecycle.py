@@ -40,6 +40,13 @@ class PublishFailed(PublicError):
         super().__init__("The task could not be queued.", code="publish_failed")
 
 
+class WorkersLost(PublicError):
+    """Each attempt of the run ended with the death of its worker."""
+
+    def __init__(self) -> None:
+        super().__init__("The worker that ran the task was lost.", code="worker_lost")
+
+
 class UpstreamFailed(PublicError):
     """A run that had to succeed before this one did not."""
 

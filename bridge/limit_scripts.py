@@ -66,6 +66,8 @@ class Ask:
     priority: int = 0  # 0 is first
     mode: str = "wait"
     parked_under: str = ""
+    meta: str = ""  # what reports of it need
+    early: bool = False  # its message is acked before it executes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Answer:
 
     `word` is one of run, full, waiting, dropped, duplicate, spare, unknown. `holder` names the slots
     of a run; `gate` and `position` (from 1) say what a waiting run waits for, and where;
-    `victims` are the runs that it replaces.
+    `victims` are the runs that it replaces. `deaths` counts the attempts that ended with their worker.
     """
 
     word: str
@@ -82,6 +84,7 @@ class Answer:
     gate: str = ""
     position: int = 0
     victims: tuple[Victim, ...] = ()
+    deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class Ended:
     member: str
     why: str
     message: bytes
+    meta: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class Swept:
     outgoing: int
     buried: int
     freed: int
+    died: tuple[str, ...]  # what reports of each run need whose attempt ended with its worker
     ended: tuple[Ended, ...]
 
 
@@ -136,24 +141,29 @@ class LimitScripts:
         """Take the slots, or park the parcel until they are free; without one only tell."""
         raw = self._own_connection.call(self._script("limits_admit"), (
             self.root, ask.member, ask.worker, ask.lane, ",".join(map(str, ask.units)), ask.priority,
-            ask.mode, ask.parked_under, *(_parcel(parcel) if parcel is not None else ()),
+            ask.mode, ask.parked_under, ask.meta, "1" if ask.early else "",
+            *(_parcel(parcel) if parcel is not None else ()),
         ))  # fmt: skip
         word, rest = _text(raw[0]), raw[1:]
         if word == "run":
-            return Answer(word, holder=_text(rest[0]))
+            return Answer(word, holder=_text(rest[0]), deaths=int(rest[1]))
         if word == "waiting":
             victims = tuple(Victim(*_text(each).split()[1:]) for each in rest[2:])
             return Answer(word, position=int(rest[0]), gate=_text(rest[1]), victims=victims)
         return Answer(word, gate=_text(rest[0]) if rest else "")
+
+    def end(self, worker: str, holders: Sequence[str], tombstone: timedelta = TOMBSTONE) -> None:
+        """End executions that hold no slots."""
+        self._call("limits_end", worker, milliseconds(tombstone), *holders)
 
     def release(self, worker: str, holder: str, lane: str, tombstone: timedelta = TOMBSTONE) -> int:
         """Free an execution's slots; returns how many granted runs wait to be published."""
         arguments = (self.root, worker, holder, lane, milliseconds(tombstone))
         return int(self._own_connection.call(self._script("limits_release"), arguments))
 
-    def disown(self, holder: str) -> bool:
+    def disown(self, holder: str, died: bool = False) -> bool:
         """Note that the message goes back to its queue before the slots are free."""
-        return bool(self._call("limits_disown", holder))
+        return bool(self._call("limits_disown", holder, "1" if died else ""))
 
     def spare(self, member: str, parcel: Parcel) -> bool:
         """Keep a second copy of a message whose run executes; False when it executes no longer."""
@@ -169,10 +179,13 @@ class LimitScripts:
         pacer, next_in, outgoing, buried, freed, *rest = self._call(
             "limits_sweep", worker, milliseconds(lease), milliseconds(PACER_STAYS)
         )
+        deaths, rest = rest[0], rest[1:]
+        died, rest = tuple(map(_text, rest[:deaths])), rest[deaths:]
         ended = tuple(
-            Ended(_text(rest[i]), _text(rest[i + 1]), rest[i + 2] or b"") for i in range(0, len(rest), 3)
+            Ended(_text(member), _text(why), message or b"", _text(meta or b""))
+            for member, why, message, meta in zip(*[iter(rest)] * 4, strict=True)
         )
-        return Swept(pacer == 1, timedelta(milliseconds=next_in), outgoing, buried, freed, ended)
+        return Swept(pacer == 1, timedelta(milliseconds=next_in), outgoing, buried, freed, died, ended)
 
     def withdraw(self, task_id: str, why: str) -> Ended | None:
         """Take a waiting run out of its line, by its quoted task id, to be ended, then forgotten."""

@@ -109,6 +109,8 @@ class Pacer:
             self._safely(self._admission.publish)
         for ended in swept.ended:
             self._admission.end(ended)
+        for meta in swept.died:  # nothing goes on there; the next attempt tells when it does elsewhere
+            self._admission.queued_again(meta)
 
     def _free_the_dead(self) -> None:
         """Free slots of children that Celery kills after it has told of it, or before it looks for them."""
@@ -119,6 +121,8 @@ class Pacer:
                 admission.dying.append((pid, until, request))
             else:
                 admission.leave(request)
+        if admission.ended:
+            admission.end_leases()
         for _ in range(len(admission.unreleased)):
             execution = admission.unreleased.popleft()
             if not admission.free(execution):

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
-from billiard.exceptions import TimeLimitExceeded
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.exceptions import TaskRevokedError
 from celery.worker.request import Request
 from celery.worker.strategy import hybrid_to_proto2
@@ -45,6 +45,8 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
     """Holds the slots that its run needs, and tells the bridge which attempt a report is about."""
 
     holder: str | None = None
+    member: str | None = None
+    _child_died = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Celery makes a subclass for each task, whose two fastest methods never call these here."""
@@ -66,6 +68,7 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it
         in_time = not isinstance(error, TimeLimitExceeded)
+        self._child_died = isinstance(error, WorkerLostError)
         try:
             with self._reporting():
                 return super().on_failure(exc_info, *args, **kwargs)
@@ -91,7 +94,7 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
     def reject(self, requeue: bool = False) -> Any:
         if requeue and self._bridge is not None:
             if self._admission is not None:
-                self._admission.give_back(self)
+                self._admission.give_back(self, died=self._child_died)
             self._bridge.signals.requeued(self.task, self._context)
         return super().reject(requeue=requeue)
 

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol, TypeVar
 from bridge.appender import Reporter
 from bridge.errors import ArgumentError, PayloadTooLarge
 from bridge.events import DEEPEST_VALUE, LOG_LEVELS, LogLine, Patch, fold, is_deeper, run_uuid
+from bridge.fence import LeaseLost
 from bridge.lifecycle import Identity
 from bridge.outbox import Outbox, OutboxUnavailable
 from bridge.text import LOG_LIMIT, MESSAGE_LIMIT, lines_of, public, public_json, shorten
@@ -59,7 +60,7 @@ class Run:
     __slots__ = (
         "_appender", "_checkpoint", "_counts", "_due_at", "_interval", "_lock", "_marked", "_message",
         "_outbox", "_pending", "_told_counts", "_told_message", "_urgent", "attempt", "chained",
-        "handed_over", "identity", "in_body", "outer", "problem", "root_id", "run_id",
+        "handed_over", "holder", "identity", "in_body", "lease_lost", "outer", "problem", "root_id", "run_id",
     )
     # fmt: on
 
@@ -72,6 +73,8 @@ class Run:
         self.handed_over = False  # to a replacement that goes on under the same id
         self.chained = False  # a chain goes on after this run, with one task
         self.outer: Run | None = None
+        self.holder: str | None = None  # the lease of this execution
+        self.lease_lost = False
         self.problem: ArgumentError | None = None  # why the body must not start
         self._appender, self._outbox, self._interval = appender, outbox, interval
         self._lock = threading.Lock()
@@ -98,7 +101,10 @@ class Run:
 
         Raises:
             ArgumentError: a count is negative, not finite or not a number.
+            LeaseLost: the worker was taken for dead, and the run goes on elsewhere.
         """
+        if self.lease_lost:
+            raise LeaseLost(f"run {self.run_id} goes on elsewhere; this attempt has lost its lease")
         if message is not None:
             if message.__class__ is not str or len(message) > MESSAGE_LIMIT:
                 message = self._fitting(message)

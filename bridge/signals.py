@@ -6,6 +6,7 @@ can tell nothing, and is for the reaper, which will stand in `bridge/reaper.py`.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -182,7 +183,7 @@ class Signals:
         run = self._current(task_id)
         if run is None:
             return
-        if state == "IGNORED" and not run.handed_over:
+        if state == "IGNORED" and not run.handed_over and not run.lease_lost:
             run.finish(lifecycle.completed(None, show_result=False, state="IGNORED"))
         else:
             run.flush()
@@ -192,6 +193,12 @@ class Signals:
         self._bridge.appender.close()
 
     # Told by bridge.task, bridge.request and bridge.admission
+
+    def died(self, meta: str, fields: dict[str, Any]) -> None:
+        """The worker died that executed the run; `meta` tells whose it is."""
+        known = json.loads(meta)
+        if known["mirror"]:
+            self._patch(known["root"], Patch(known["id"], known["n"], time.time(), fields, existing=True))
 
     def waiting(self, request: Any, gate: str, position: int) -> None:
         """The run is held back by a limit."""

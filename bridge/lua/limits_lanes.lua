@@ -34,8 +34,8 @@ end
 
 -- The first gate that holds the lane back, or nil when its head may go.
 local function closing_gate(lane, units, score, now)
-  if not is_open(START, 0, now) then return START end
   local parts = split(lane)
+  if #parts > 1 and not is_open(START, 0, now) then return START end
   if redis.call('HLEN', P .. 'paused') > 0 then
     for _, part in ipairs(parts) do
       local pause = pause_of(part, now)
@@ -264,6 +264,10 @@ end
 -- A run whose slots are free again although it did not end: its message comes back, or is here to line up.
 local function set_back(member, state, now)
   local run = run_key(member)
+  if state == 'died' then  -- an attempt that its worker's death has ended
+    state = 'lost'
+    redis.call('HINCRBY', run, 'deaths', 1)
+  end
   local known = redis.call('HMGET', run, 'message', 'lane', 'priority', 'number')
   redis.call('HDEL', run, 'holder', 'worker')
   if known[1] then

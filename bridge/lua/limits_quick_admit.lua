@@ -22,14 +22,14 @@ do
   for _, gate in ipairs(gates) do is_free = is_free and has_room(gate) end
   local state = is_free and call('HMGET', P .. 'state', 'epoch', 'ready_at', 'lease')
   local now = state and state[1] and now_ms()
-  if now and now >= tonumber(state[2] or '0') then
+  if now and (#gates == 0 or now >= tonumber(state[2] or '0')) then
     local number = call('INCR', P .. 'seq')
     local holder = member .. '#' .. number
     for _, gate in ipairs(gates) do call('ZADD', P .. 'slots:' .. gate, now, holder) end
     call('HSET', run, 'state', 'held', 'holder', holder, 'worker', worker, 'lane', lane,
-      'number', number, 'priority', ARGV[5], 'units', ARGV[4], 'since', now)
+      'number', number, 'priority', ARGV[5], 'units', ARGV[4], 'since', now, 'meta', ARGV[8], 'early', ARGV[9])
     call('HSET', P .. 'held:' .. worker, holder, lane)
     call('ZADD', P .. 'workers', 'NX', now + math.floor(tonumber(state[3] or '0') / 2), worker)
-    return { 'run', holder }
+    return { 'run', holder, 0 }
   end
 end

@@ -4,11 +4,12 @@
 -- KEYS    1: prefix of all keys
 -- ARGV    1: worker that asks, 2: lease in ms, 3: ms for which the pacer stays it
 -- returns {1 when this worker is the pacer, ms until something is due, how many granted runs wait to be published,
---         workers buried, executions freed, then for each run to end: member, why, message}
+--         workers buried, executions freed, how many runs died, what reports of each of them need,
+--         then for each run to end: member, why, message, what reports of it need}
 local asking, lease, stay = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local MOST = 50
 local now = now_ms()
-local freed, buried = 0, 0
+local freed, buried, died = 0, 0, {}
 
 -- Everybody lines up again before anybody is let through, so that who comes back keeps his place.
 local to_wake, is_noted = {}, {}
@@ -74,7 +75,15 @@ local function bury(worker)
     local member = string.match(holder, '^(.*)#%d+$')
     redis.call('HDEL', P .. 'held:' .. worker, holder)
     give_back(holder, lane)
-    if redis.call('HGET', run_key(member), 'holder') == holder then set_back(member, 'lost', now) end
+    local known = redis.call('HMGET', run_key(member), 'holder', 'meta', 'early')
+    if known[1] == holder then
+      set_back(member, 'died', now)
+      if known[2] then died[#died + 1] = known[2] end
+      if known[3] == '1' then  -- unless the broker gives its message back, which it had most likely acked
+        redis.call('HSET', run_key(member), 'why', 'worker_lost')
+        redis.call('ZADD', P .. 'ending', now + 2 * lease, member)
+      end
+    end
     note(split(lane))
     freed = freed + 1
   end
@@ -109,18 +118,20 @@ end
 
 local ended = {}
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'ending', '-inf', now, 'LIMIT', 0, MOST)) do
-  local known = redis.call('HMGET', run_key(member), 'state', 'lane', 'message', 'why')
+  local known = redis.call('HMGET', run_key(member), 'state', 'lane', 'message', 'why', 'meta')
   redis.call('ZREM', P .. 'ending', member)
   if known[1] == 'waiting' then
     leave_line(member, known[2], now)
     note(split(known[2]))
     redis.call('HSET', run_key(member), 'state', 'ending', 'why', 'expired')
   end
-  if known[1] == 'waiting' or known[1] == 'ending' then  -- told again until somebody has seen to it
+  if known[1] == 'lost' and known[4] then redis.call('HSET', run_key(member), 'state', 'ending') end
+  if known[1] == 'waiting' or known[1] == 'ending' or (known[1] == 'lost' and known[4]) then  -- told again until somebody has seen to it
     redis.call('ZADD', P .. 'ending', now + 30000, member)
     ended[#ended + 1] = member
     ended[#ended + 1] = known[4] or 'expired'
     ended[#ended + 1] = known[3]
+    ended[#ended + 1] = known[5]
   end
 end
 
@@ -139,4 +150,6 @@ for _, name in ipairs({ 'due', 'grants', 'ending' }) do
   if first[2] then next_at = math.min(next_at, tonumber(first[2])) end
 end
 local is_pacer = redis.call('GET', P .. 'pacer') == asking and 1 or 0
-return { is_pacer, math.max(0, next_at - now), outgoing(), buried, freed, unpack(ended) }
+local answer = { is_pacer, math.max(0, next_at - now), outgoing(), buried, freed, #died, unpack(died) }
+for _, each in ipairs(ended) do answer[#answer + 1] = each end
+return answer
