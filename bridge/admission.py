@@ -101,7 +101,8 @@ class Admission:
             declared.on_limit, mark.epoch if mark.member == member else "", self._meta(request),
             not request.task.acks_late,
         )  # fmt: skip
-        self._act(request, ask, self._answer(request, ask))
+        if ask.units or not self._is_leased(request, ask):
+            self._act(request, ask, self._answer(request, ask))
 
     def leave(self, request: Any) -> None:
         """Free the slots of a run that executes no longer, once."""
@@ -174,7 +175,7 @@ class Admission:
 
     def _answer(self, request: Any, ask: Ask) -> Answer:
         if not self.is_reachable:
-            return self._unasked(request, ask)
+            raise self._hold_back(request)
         try:
             answer = self.scripts.admit(ask)
             for _ in range(_TRIES):
@@ -195,13 +196,7 @@ class Admission:
         except RedisError as error:
             self.unanswered.add(ask.member)
             self.lost(error)
-        return self._unasked(request, ask)
-
-    def _unasked(self, request: Any, ask: Ask) -> Answer:
-        """While Redis is away a run that nothing limits starts all the same; it is leased afterwards."""
-        if ask.units:
-            raise self._hold_back(request)
-        return Answer("run", f"{ask.member}#0{secrets.randbelow(10**9)}")
+        raise self._hold_back(request)
 
     def _unnoticed(self, ask: Ask) -> str | None:
         """The slots that this run was given here by an answer that never arrived."""
@@ -236,6 +231,17 @@ class Admission:
                 "the limits' Redis knew nothing; limited runs wait %.1f s until it is known what is running",
                 wait.total_seconds(),
             )
+
+    def _is_leased(self, request: Any, ask: Ask) -> bool:
+        """Lease a run that no limit holds back; while Redis is away it starts all the same."""
+        holder = f"{ask.member}#0{secrets.randbelow(10**9)}"
+        try:
+            if self.is_reachable and not self.scripts.lease(ask, holder, self.settings.lease):
+                return False
+        except RedisError as error:
+            self.lost(error)
+        self._start(request, ask, holder)
+        return True
 
     def _start(self, request: Any, ask: Ask, holder: str) -> None:
         request.holder = holder

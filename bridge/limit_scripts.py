@@ -152,6 +152,14 @@ class LimitScripts:
             return Answer(word, position=int(rest[0]), gate=_text(rest[1]), victims=victims)
         return Answer(word, gate=_text(rest[0]) if rest else "")
 
+    def lease(self, ask: Ask, holder: str, lease: timedelta) -> bool:
+        """Lease an attempt that no limit holds back; False when `admit` has to decide."""
+        arguments = (
+            self.root, ask.member, ask.worker, ask.lane, holder, milliseconds(lease) // 2, ask.meta,
+            "1" if ask.early else "",
+        )  # fmt: skip
+        return bool(self._own_connection.call(self._script("limits_lease"), arguments))
+
     def end(self, worker: str, holders: Sequence[str], tombstone: timedelta = TOMBSTONE) -> None:
         """End executions that hold no slots."""
         self._call("limits_end", worker, milliseconds(tombstone), *holders)
