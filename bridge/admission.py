@@ -95,7 +95,7 @@ class Admission:
             self._fail(request, error)
             raise HeldBack(request.id) from None
         mark = Mark.of(request.request_dict)
-        member = request.member = member_of(request.request_dict)
+        member = member_of(request.request_dict)
         ask = Ask(
             member, self.worker, passage.lane, passage.units, self.broker.priority(request.message),
             declared.on_limit, mark.epoch if mark.member == member else "", self._meta(request),

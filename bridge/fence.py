@@ -1,7 +1,7 @@
 """The fence: an execution that has lost its lease learns of it, so that two of one run do not go on.
 
-A worker that was paused, or cut off from Redis, for longer than the lease is taken for dead and its runs go on
-elsewhere. What it writes afterwards is refused, as it is of an older attempt; here the body is told.
+A worker that was paused, or cut off from Redis, for longer than the lease is taken for dead and its runs
+go on elsewhere. What it writes afterwards is refused, as it is of an older attempt; here the body is told.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Positions:
 
 
 def _turns(moved: Moved) -> list[dict[str, Any]]:
-    """What to tell of the run; one that went back is queued first, which takes back that it was in progress."""
+    """What to tell of a run; one that went back is queued first, or it would stay in progress."""
     place = {"wait_reason": reason(moved.gate), "queue_position": moved.position}
     if not moved.is_news:
         return [place]

@@ -45,7 +45,6 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
     """Holds the slots that its run needs, and tells the bridge which attempt a report is about."""
 
     holder: str | None = None
-    member: str | None = None
     _child_died = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
