@@ -30,7 +30,7 @@ from bridge.events import run_uuid
 from bridge.gates import passage_of, quoted
 from bridge.header import HEADER, Header, counted
 from bridge.lifecycle import WorkersLost
-from bridge.limit_scripts import Answer, Ask, Ended, LimitScripts, Parcel, Victim
+from bridge.limit_scripts import Answer, Ask, Ended, LimitScripts, Parcel, Unacked, Victim
 from bridge.request import unstarted
 
 if TYPE_CHECKING:
@@ -114,6 +114,16 @@ class Admission:
         elif not self.free(execution):
             self.unreleased.append(execution)
 
+    def leave_and_ack(self, request: Any) -> bool:
+        """Free the slots and ack the message in one step; False where that takes two, or Redis is away."""
+        execution = self.executing.get(request.holder)
+        unacked = self.broker.unacked(request.message) if execution is not None else None
+        if execution is None or unacked is None or not self.free(execution, unacked):
+            return False
+        self.executing.pop(request.holder, None)
+        self.broker.acked(request.message)
+        return True
+
     def leave_when_gone(self, request: Any, pid: int, at_most: float = math.inf) -> None:
         """Free the slots once the child process is dead, or after so many seconds."""
         if request.holder in self.executing:
@@ -142,13 +152,13 @@ class Admission:
 
     # For bridge.pacer, from its thread
 
-    def free(self, execution: Execution) -> bool:
-        """Release an execution's slots; False when Redis is away."""
+    def free(self, execution: Execution, unacked: Unacked | None = None) -> bool:
+        """Release an execution's slots, and ack its message; False when Redis is away."""
         ask = execution.ask
         try:
-            if not execution.request.acknowledged:
+            if not execution.request.acknowledged and unacked is None:
                 self.scripts.disown(execution.holder)  # its message will be delivered again
-            outgoing = self.scripts.release(ask.worker, execution.holder, ask.lane)
+            outgoing = self.scripts.release(ask.worker, execution.holder, ask.lane, unacked=unacked)
         except RedisError as error:
             self.lost(error)
             return False

@@ -18,6 +18,7 @@ from celery import Celery, uuid
 from kombu.entity import Exchange, Queue
 from kombu.message import Message
 from kombu.serialization import prepare_accept_content
+from kombu.transport import virtual
 from kombu.utils.json import dumps, loads
 from redis import Redis
 
@@ -101,10 +102,22 @@ class Broker:
         raw: dict[str, Any] = dict(message._raw)  # type: ignore[attr-defined]
         raw["headers"] = {**raw["headers"], PARKED: str(mark)}
         raw["properties"] = {**raw["properties"], "delivery_tag": uuid()}
-        prefix = channel.global_keyprefix
-        hash_key, index_key = prefix + channel.unacked_key, prefix + channel.unacked_index_key
-        unacked = Unacked(hash_key, index_key, message.delivery_tag)
-        return Parcel(_bytes(raw), prefix + queue, meta, expires_at, unacked)
+        unacked = _unacked(message)
+        return Parcel(_bytes(raw), channel.global_keyprefix + queue, meta, expires_at, unacked)
+
+    def unacked(self, message: Message) -> Unacked | None:
+        """Where the message is until it is acked, if a Lua command may do that; else None.
+
+        In a prefork worker only, whose one loop does all with the broker's connection.
+        """
+        if not self.is_limits_redis or not self._consumer.hub or message.acknowledged:
+            return None
+        return _unacked(message)
+
+    def acked(self, message: Message) -> None:
+        """Let Celery's transport know that a message was acked without it."""
+        virtual.QoS.ack(message.channel.qos, message.delivery_tag)  # type: ignore[no-untyped-call]
+        message._state = "ACK"
 
     def publish(self, raw: bytes) -> None:
         """Hand a granted message to the broker again."""
@@ -192,6 +205,12 @@ def _is_same(channel: Any, limits: Redis) -> bool:
 
 def _bytes(envelope: dict[str, Any]) -> bytes:
     return str(dumps(envelope)).encode()  # type: ignore[no-untyped-call]
+
+
+def _unacked(message: Message) -> Unacked:
+    channel: Any = message.channel
+    prefix = channel.global_keyprefix
+    return Unacked(prefix + channel.unacked_key, prefix + channel.unacked_index_key, message.delivery_tag)
 
 
 def _envelope(message: Message, mark: Mark) -> dict[str, Any]:

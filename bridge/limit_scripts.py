@@ -164,9 +164,18 @@ class LimitScripts:
         """End executions that hold no slots."""
         self._call("limits_end", worker, milliseconds(tombstone), *holders)
 
-    def release(self, worker: str, holder: str, lane: str, tombstone: timedelta = TOMBSTONE) -> int:
-        """Free an execution's slots; returns how many granted runs wait to be published."""
-        arguments = (self.root, worker, holder, lane, milliseconds(tombstone))
+    def release(
+        self,
+        worker: str,
+        holder: str,
+        lane: str,
+        tombstone: timedelta = TOMBSTONE,
+        unacked: Unacked | None = None,
+    ) -> int:
+        """Free an execution's slots, and ack its message; returns how many granted runs are to be published."""
+        arguments: tuple[Any, ...] = (self.root, worker, holder, lane, milliseconds(tombstone))
+        if unacked is not None:
+            arguments += (unacked.hash, unacked.index, unacked.tag)
         return int(self._own_connection.call(self._script("limits_release"), arguments))
 
     def disown(self, holder: str, died: bool = False) -> bool:

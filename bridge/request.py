@@ -45,7 +45,9 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
     """Holds the slots that its run needs, and tells the bridge which attempt a report is about."""
 
     holder: str | None = None
+    acknowledged: bool
     _child_died = False
+    _has_succeeded = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Celery makes a subclass for each task, whose two fastest methods never call these here."""
@@ -89,6 +91,13 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
         admission = self._admission
         if admission is not None and self.holder is not None and self.time_start and _executes_in_child(self):
             admission.leave_when_gone(self, self.worker_pid)  # a signal may as well do nothing to it
+
+    def acknowledge(self) -> None:
+        """Ack the message, and at the end of a run free its slots with the same command."""
+        if self._has_succeeded and not self.acknowledged and self._admission is not None:
+            if self._admission.leave_and_ack(self):
+                self.acknowledged = True
+        super().acknowledge()
 
     def reject(self, requeue: bool = False) -> Any:
         if requeue and self._bridge is not None:
@@ -173,6 +182,7 @@ def _leaving(on_success: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(on_success)
     def leaving(self: BridgeRequest, outcome: Any, **kwargs: Any) -> Any:
+        self._has_succeeded = not outcome[0]
         try:
             return on_success(self, outcome, **kwargs)
         finally:

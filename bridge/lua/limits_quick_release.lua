@@ -8,7 +8,11 @@ do
     slots[#slots + 1] = P .. 'slots:' .. gate
     waited_for[#waited_for + 1] = P .. 'blocked:' .. gate
   end
-  if #slots > 0 and call('EXISTS', unpack(waited_for)) == 0 then
+  if #slots == 0 or call('EXISTS', unpack(waited_for)) == 0 then
+    if ARGV[7] then
+      call('HDEL', ARGV[5], ARGV[7])
+      call('ZREM', ARGV[6], ARGV[7])
+    end
     call('HDEL', P .. 'held:' .. worker, holder)
     for _, key in ipairs(slots) do call('ZREM', key, holder) end
     local run = P .. 'run:' .. string.match(holder, '^(.*)#%d+$')

@@ -22,7 +22,9 @@ POLL = 1  # seconds between two looks of the polling recipe
 url, queue = os.environ["BENCH_REDIS"], os.environ["BENCH_QUEUE"]
 is_plain = bool(os.environ.get("BENCH_PLAIN"))
 app = Celery("limits", broker=url)
-app.conf.update(task_default_queue=queue, task_ignore_result=True, worker_hijack_root_logger=False)
+app.conf.update(
+    task_default_queue=queue, task_ignore_result=True, task_acks_late=True, worker_hijack_root_logger=False
+)
 if not is_plain:
     Bridge(app, BridgeSettings(outbox=OutboxSettings(redis_url=url, prefix=queue)))
 limit: dict[str, Any] = {} if is_plain else {"concurrency": SLOTS}
