@@ -172,7 +172,7 @@ class LimitScripts:
         tombstone: timedelta = TOMBSTONE,
         unacked: Unacked | None = None,
     ) -> int:
-        """Free an execution's slots, and ack its message; returns how many granted runs are to be published."""
+        """Free an execution's slots, and ack its message; returns how many granted runs are unpublished."""
         arguments: tuple[Any, ...] = (self.root, worker, holder, lane, milliseconds(tombstone))
         if unacked is not None:
             arguments += (unacked.hash, unacked.index, unacked.tag)

@@ -94,9 +94,9 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
 
     def acknowledge(self) -> None:
         """Ack the message, and at the end of a run free its slots with the same command."""
-        if self._has_succeeded and not self.acknowledged and self._admission is not None:
-            if self._admission.leave_and_ack(self):
-                self.acknowledged = True
+        admission = self._admission
+        if admission and self._has_succeeded and not self.acknowledged:
+            self.acknowledged = admission.leave_and_ack(self)
         super().acknowledge()
 
     def reject(self, requeue: bool = False) -> Any:
