@@ -186,8 +186,7 @@ local function send(member, holder, now)
   redis.call('HDEL', run, 'gate', 'position')
   redis.call('ZADD', P .. 'grants', now + tonumber(redis.call('HGET', P .. 'state', 'grant') or '10000'), member)
   if known[1] and known[1] ~= '' then
-    redis.call('RPUSH', known[1], known[2])
-    redis.call('HDEL', run, 'message')
+    redis.call('RPUSH', known[1], known[2])  -- kept here as well until it is taken up
   else
     redis.call('RPUSH', P .. 'outgoing', member)
   end

@@ -101,9 +101,14 @@ end
 
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'grants', '-inf', now, 'LIMIT', 0, MOST)) do
   redis.call('ZREM', P .. 'grants', member)
-  local known = redis.call('HMGET', run_key(member), 'state', 'holder', 'lane')
+  local known = redis.call('HMGET', run_key(member), 'state', 'holder', 'lane', 'queue', 'message')
   if known[1] == 'granted' then
     give_back(known[2], known[3])
+    -- A message that nobody has taken stays in its queue; one that is gone may be lost with a killed worker.
+    local queue, message = known[4] or '', known[5]
+    if queue ~= '' and message and redis.call('LPOS', queue, message, 'RANK', -1) then
+      redis.call('HDEL', run_key(member), 'message')
+    end
     set_back(member, 'returned', now)
     note(split(known[3]))
     freed = freed + 1

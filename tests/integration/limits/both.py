@@ -21,10 +21,14 @@ class Both:
 
     def __init__(self, redis: Redis, most_moves: int) -> None:
         self.redis, self.model = redis, Model(most_moves)
+        self.model.is_queued = self._is_queued
         self.scripts = scripts_on(redis, most_moves)
         self.root = self.scripts.root
         self.epoch = ""
         self.twin: dict[str, str] = {}
+
+    def _is_queued(self, queue: str, message: str) -> bool:
+        return self.redis.lpos(queue, message) is not None
 
     def set_clock(self, now: int) -> None:
         self.model.now = now
@@ -128,6 +132,7 @@ class Both:
         """Redis is emptied, of the broker's queues as well when they are in the same."""
         now = self.model.now
         self.model.__init__(self.model.most_moves)  # type: ignore[misc]
+        self.model.is_queued = self._is_queued
         if queues:
             self.redis.flushall()
         elif keys := self.redis.keys(f"{self.root}*"):

@@ -189,6 +189,9 @@ def sweep(model: Model, lease: int) -> list[tuple[str, str, str | None]]:
     for _, member in lapsed:
         del model.grants[member]
         model.give_back(model.runs[member].holder, model.runs[member].lane)
+        run = model.runs[member]
+        if run.queue and run.message and model.is_queued(run.queue, run.message):
+            run.message = None  # it arrives yet
         model.set_back(member, "returned")
     model.paused = {target: till for target, till in model.paused.items() if till > model.now}
     due = [

@@ -8,7 +8,7 @@ that was found closed, which is what keeps light runs from overtaking a heavy on
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 START = "start||"
@@ -74,6 +74,7 @@ class Model:
     outgoing: list[str] = field(default_factory=list)
     parked: dict[str, str] = field(default_factory=dict)
     pushed: list[tuple[str, str]] = field(default_factory=list)
+    is_queued: Callable[[str, str], bool] = lambda queue, message: False
 
     # What is open
 
@@ -162,7 +163,6 @@ class Model:
             self.grants[member] = self.now + self.grant_time
             if run.queue:
                 self.pushed.append((run.queue, run.message or ""))
-                run.message = None
             else:
                 self.outgoing.append(member)
         self.settle(lane, self.at[lane])

@@ -66,6 +66,7 @@ def test_a_clock_that_is_set_back_frees_a_lost_grant_and_ends_a_pause_in_time(de
     desk.sweep()
     desk.later(-3_600_000)
     desk.later(10_000)
-    assert desk.granted() == ["run4:1:0"], "the message of the third never arrived"
+    assert desk.granted() == ["run3:1:0"], "it never arrived, and is sent once more"
+    desk.take_up("run3:1:0", "task|a| slots|a|")
     desk.later(20_000)
-    assert desk.granted() == ["run5:1:0"]
+    assert "run5:1:0" in desk.granted()
