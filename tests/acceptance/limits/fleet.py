@@ -104,8 +104,10 @@ class Worker:
 class Fleet:
     """Workers of one app with one ledger."""
 
-    def __init__(self, settings: BridgeSettings, folder: Path, broker: str | None = None) -> None:
-        self.settings, self._folder = settings, folder
+    def __init__(
+        self, settings: BridgeSettings, folder: Path, broker: str | None = None, app: str = APP
+    ) -> None:
+        self.settings, self._folder, self._app = settings, folder, app
         self.ledger = Ledger(folder / "ledger")
         self.env = {**environment(settings), LEDGER: self.ledger.path}
         if broker:
@@ -116,7 +118,7 @@ class Fleet:
     def launch(self, pool: str = "prefork", concurrency: int = 2, *arguments: str) -> Worker:
         """Start a worker; does not wait until it is ready."""
         name = f"w{len(self.workers) + 1}"
-        command = [sys.executable, "-m", "celery", "-A", APP, "worker", "-P", pool, "-c", str(concurrency)]
+        command = [sys.executable, "-m", "celery", "-A", self._app, "worker", "-P", pool, "-c", str(concurrency)]
         command += ["-n", f"{name}@%h", "-l", "INFO", "--without-gossip", "--without-mingle", *arguments]
         worker = Worker(Process(command, self.env, self._folder / f"{name}.log"))
         self.workers.append(worker)

@@ -1,0 +1,137 @@
+"""A Celery app whose workers die; what a body is told of its attempt goes to the ledger's folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, chain
+
+from bridge import Bridge, BridgeSettings, LeaseLost, current_run
+from tests.acceptance.limits.ledger import LEDGER, noted
+from tests.processes import BROKER, SETTINGS
+
+settings = BridgeSettings.model_validate_json(os.environ[SETTINGS])
+redis_url = os.environ.get(BROKER, settings.outbox.redis_url)
+app = Celery("leases", broker=redis_url, backend=redis_url)
+app.conf.update(
+    task_default_queue=f"{settings.outbox.prefix}-default",
+    broker_transport_options={
+        "global_keyprefix": f"{settings.outbox.prefix}-",
+        "visibility_timeout": float(os.environ.get("TASKCAST_TEST_VISIBILITY", "3600")),
+        "unacked_restore_interval": 0.5,
+        "unacked_restore_throttle": 1,
+        "unacked_mutex_expire": 2,
+    },
+    result_backend_transport_options={"global_keyprefix": f"{settings.outbox.prefix}-"},
+    worker_prefetch_multiplier=1,
+    task_acks_late=True,
+    worker_hijack_root_logger=False,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    broker_connection_retry_on_startup=True,
+)
+Bridge(app, settings)
+
+
+def folder() -> Path:
+    return Path(os.environ[LEDGER]).parent
+
+
+def attempt() -> int:
+    """The number of the attempt that executes here, which is noted as well."""
+    run = current_run()
+    assert run is not None
+    with (folder() / f"attempts-{run.run_id}").open("a") as file:
+        file.write(f"{run.attempt}\n")
+    return run.attempt
+
+
+@contextmanager
+def told(task: Any, name: str) -> Iterator[int]:
+    """Lives until it may end, and reports all the while; gives the number of the attempt."""
+    number = attempt()
+    with noted(task.request.id) as alive:
+        try:
+            while not (folder() / f"go-{name}").exists():
+                task.progress(message=f"attempt {number}")
+                signal.sigtimedwait([], 0.02)
+                alive()
+        except LeaseLost:
+            (folder() / f"lost-{task.request.id}").write_text(str(number))
+            raise
+        yield number
+
+
+@app.task(bind=True, public_result=True)
+def long(self: Any, name: str) -> int:
+    with told(self, name) as number:
+        return number
+
+
+@app.task(bind=True, public_result=True)
+def silent(self: Any, name: str) -> int:
+    """Reports nothing."""
+    number = attempt()
+    with noted(self.request.id) as alive:
+        while not (folder() / f"go-{name}").exists():
+            signal.sigtimedwait([], 0.02)
+            alive()
+    return number
+
+
+@app.task(bind=True, public_result=True, acks_late=False)
+def early(self: Any, name: str) -> int:
+    with told(self, name) as number:
+        return number
+
+
+@app.task(bind=True, public_result=True, max_retries=9)
+def again(self: Any, name: str) -> int:
+    """Is tried again before it gets anywhere."""
+    if self.request.retries == 0:
+        attempt()
+        raise self.retry(countdown=0.05)
+    with told(self, name) as number:
+        return number
+
+
+@app.task(bind=True, max_retries=9)
+def replaced(self: Any, name: str) -> None:
+    """Goes on as `long`."""
+    attempt()
+    raise self.replace(long.si(name))
+
+
+@app.task(bind=True, max_retries=9)
+def replaced_by_chain(self: Any, name: str) -> None:
+    """Goes on as another run, then under its own id."""
+    attempt()
+    raise self.replace(chain(quick.si(), long.si(name)))
+
+
+@app.task(bind=True)
+def quick(self: Any) -> None:
+    attempt()
+    with noted(self.request.id):
+        pass
+
+
+@app.task(bind=True, public_result=True)
+def gather(self: Any, results: list[int]) -> list[int]:
+    attempt()
+    with noted(self.request.id):
+        return results
+
+
+@app.task(bind=True, max_retries=1)
+def deadly(self: Any) -> None:
+    """Takes its worker with it, each time."""
+    attempt()
+    self._run.flush()
+    with noted(self.request.id):
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)

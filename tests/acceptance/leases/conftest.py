@@ -1,0 +1,166 @@
+"""Workers on the embedded stack, a bridge, and what rows went through."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+import redis
+
+from bridge.local.running import RunningStack
+from bridge.settings import BridgeSettings
+from tests.acceptance.limits.fleet import Fleet
+from tests.acceptance.limits.ledger import now
+from tests.acceptance.limits.state import Books, Sender
+from tests.conftest import settings_on
+from tests.processes import bridge
+from tests.waiting import wait_until
+
+APP = "tests.acceptance.leases.app"
+LEASE = timedelta(seconds=2)
+BEATS = 3.0
+"""What comes on top of a lease: others look once a second who is silent, who is dead, and what he had taken."""
+
+
+class Turn(NamedTuple):
+    """What a row showed from a moment on."""
+
+    at: float
+    status: str
+    attempt: int
+
+
+class Rows:
+    """The rows of a deployment, watched as they change."""
+
+    def __init__(self, stack: RunningStack) -> None:
+        self._url, self._over = stack.database_url, threading.Event()
+        self.turns: dict[str, list[Turn]] = {}
+        self.last: dict[str, dict[str, Any]] = {}
+        self._thread = threading.Thread(target=self._watch)
+
+    @contextmanager
+    def watched(self) -> Iterator[Rows]:
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._over.set()
+            self._thread.join()
+
+    def final(self, run: str, timeout: float = 30) -> dict[str, Any]:
+        """The row once it is final."""
+        final = ("completed", "failed", "cancelled", "expired")
+        wait_until(lambda: self.last.get(run, {}).get("status") in final, f"the row of {run} is final", timeout)
+        return self.last[run]
+
+    def _watch(self) -> None:
+        with psycopg.connect(self._url, row_factory=psycopg.rows.dict_row, autocommit=True) as connection:
+            while not self._over.wait(0.05):
+                for row in connection.execute("select * from processing_jobs"):
+                    self._note(str(row["id"]), row)
+
+    def _note(self, run: str, row: dict[str, Any]) -> None:
+        self.last[run] = row
+        turns = self.turns.setdefault(run, [])
+        if not turns or turns[-1][1:] != (row["status"], row["attempt"]):
+            turns.append(Turn(now(), row["status"], row["attempt"]))
+
+
+class Leases(Books):
+    """The leases as Redis has them."""
+
+    def leftovers(self) -> list[str]:
+        """What would stay for ever although nothing runs."""
+        keys = [raw.decode() for raw in self._redis.scan_iter(f"{self._root}*")]
+        runs = [key for key in keys if ":run:" in key and self._redis.ttl(key) < 0]  # type: ignore[operator]
+        return runs + [key for key in keys if ":held:" in key]
+
+    def state_of(self, run: str) -> dict[str, str]:
+        """What is known of a run's first attempt."""
+        known: dict[bytes, bytes] = self._redis.hgetall(f"{self._root}run:{run}:1:0")  # type: ignore[assignment]
+        return {name.decode(): value.decode() for name, value in known.items()}
+
+
+class Post(Sender):
+    """Sends runs of the leases' app."""
+
+    def send(self, task: str, *args: Any, **options: Any) -> str:
+        return str(self.app.send_task(f"{APP}.{task}", args, **options).id)
+
+    def signature(self, task: str, *args: Any, **options: Any) -> Any:
+        return self.app.signature(f"{APP}.{task}", args, **options)
+
+
+@pytest.fixture(scope="module")
+def client(stack: RunningStack) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(stack.redis_url) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def settings(stack: RunningStack, client: redis.Redis) -> Iterator[BridgeSettings]:
+    """On the stack, with short leases."""
+    prefix = f"leases-{secrets.token_hex(4)}"
+    made = settings_on(stack, prefix)
+    yield made.model_copy(update={"limits": made.limits.model_copy(update={"lease": LEASE})})
+    for key in client.scan_iter(f"{prefix}*"):
+        client.delete(key)
+
+
+@pytest.fixture(scope="module")
+def rows(
+    stack: RunningStack, settings: BridgeSettings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Rows]:
+    """The rows, which a bridge writes."""
+    with bridge(settings, tmp_path_factory.mktemp("bridge"), APP), Rows(stack).watched() as watched:
+        yield watched
+
+
+@pytest.fixture(scope="module")
+def books(client: redis.Redis, settings: BridgeSettings) -> Leases:
+    return Leases(client, settings.outbox.prefix)
+
+
+@pytest.fixture(scope="module")
+def sender(settings: BridgeSettings) -> Iterator[Post]:
+    made = Post(settings)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def new_fleet(settings: BridgeSettings, tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
+    """Makes a fleet, whose workers the test starts."""
+    made: list[Fleet] = []
+
+    def make(settings: BridgeSettings = settings) -> Fleet:
+        made.append(Fleet(settings, tmp_path, app=APP))
+        return made[-1]
+
+    yield make
+    for fleet in made:
+        fleet.end()
+
+
+@pytest.fixture
+def fleet(new_fleet: Callable[..., Fleet]) -> Fleet:
+    """Workers to be started by the test."""
+    return new_fleet()
+
+
+def attempts(fleet: Fleet, run: str) -> list[int]:
+    """The numbers that the bodies of a run have seen, in their order."""
+    noted = Path(fleet.ledger.path).with_name(f"attempts-{run}")
+    return [int(line) for line in noted.read_text().split()] if noted.exists() else []
+
+
+def executing(fleet: Fleet, *runs: str) -> bool:
+    return set(runs) <= fleet.ledger.executing()
