@@ -21,6 +21,7 @@ from celery.exceptions import TaskRevokedError
 from celery.worker.state import requests, task_ready
 from redis import Redis, RedisError
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError
 from redis.retry import Retry
 
 from bridge import lifecycle
@@ -246,12 +247,25 @@ class Admission:
         """Lease a run that no limit holds back; while Redis is away it starts all the same."""
         holder = f"{ask.member}#0{secrets.randbelow(10**9)}"
         try:
-            if self.is_reachable and not self.scripts.lease(ask, holder, self.settings.lease):
+            if self.is_reachable and not self._lease(ask, holder):
                 return False
         except RedisError as error:
             self.lost(error)
+        if not self.is_reachable and self._may_live(request, ask):
+            raise self._hold_back(request)
         self._start(request, ask, holder)
         return True
+
+    def _lease(self, ask: Ask, holder: str) -> bool:
+        try:
+            return self.scripts.lease(ask, holder, self.settings.lease)
+        except ConnectionError:  # it is cut, with that of the broker, which delivers again what executes here
+            return self.scripts.lease(ask, holder, self.settings.lease)
+
+    def _may_live(self, request: Any, ask: Ask) -> bool:
+        """Whether this may be a second delivery of a run that executes; only Redis could tell for sure."""
+        is_again = bool(request.delivery_info.get("redelivered"))
+        return is_again or any(each.ask.member == ask.member for each in list(self.executing.values()))
 
     def _start(self, request: Any, ask: Ask, holder: str) -> None:
         request.holder = holder

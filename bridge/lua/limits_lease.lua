@@ -6,7 +6,9 @@
 -- returns 1, or 0 when the whole admission has to decide
 local P, call = KEYS[1], redis.call
 local run = P .. 'run:' .. ARGV[1]
-if call('EXISTS', run, P .. 'paused') > 0 then return 0 end
+if call('EXISTS', run, P .. 'paused') > 0 then
+  return call('HGET', run, 'holder') == ARGV[4] and 1 or 0  -- asked again, as the answer was lost
+end
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 call('HSET', run, 'state', 'held', 'holder', ARGV[4], 'worker', ARGV[2], 'lane', ARGV[3], 'since', now,
