@@ -7,6 +7,7 @@ go on elsewhere. What it writes afterwards is refused, as it is of an older atte
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any, Final, Protocol
 
 from celery.exceptions import Ignore
@@ -37,12 +38,15 @@ class Fence:
     """Looks whether the executions of this process still hold their leases."""
 
     def __init__(self, settings: BridgeSettings) -> None:
-        seconds = settings.limits.timeout.total_seconds()
-        self._redis = Redis.from_url(
-            settings.limits.redis_url or settings.outbox.redis_url,
-            socket_timeout=seconds, socket_connect_timeout=seconds,
-        )  # fmt: skip
+        self._settings = settings
         self._runs = f"{settings.outbox.prefix}:limits:run:"
+
+    @cached_property
+    def _redis(self) -> Redis:
+        limits = self._settings.limits
+        seconds = limits.timeout.total_seconds()
+        url = limits.redis_url or self._settings.outbox.redis_url
+        return Redis.from_url(url, socket_timeout=seconds, socket_connect_timeout=seconds)
 
     def look(self, runs: Iterable[Leased]) -> None:
         """Mark those whose lease is lost; none when Redis does not tell."""

@@ -105,13 +105,10 @@ def tell(story: Story) -> None:
     fleet.launch("prefork", 1, "-Q", "deadly")
     for kind in ("long", "early", "again", "replaced", "replaced_by_chain"):
         runs[kind] = sender.send(kind, "ended")
-    runs["chain"], runs["chord"] = uuid(), uuid()
-    chain(sender.signature("quick", immutable=True), sender.signature("long", "ended", immutable=True).set(task_id=runs["chain"])).delay()
-    runs["body"] = str(
-        chord([sender.signature("long", "ended").set(task_id=runs["chord"]), sender.signature("long", "ended")])(
-            sender.signature("gather")
-        ).id
-    )
+    quick, gather = sender.signature("quick", immutable=True), sender.signature("gather")
+    runs["chain"] = sender.start(chain(quick, sender.signature("long", "ended", immutable=True)))
+    members = [sender.signature("long", "ended", task_id=uuid()) for _ in range(2)]
+    runs["chord"], runs["body"] = members[0].options["task_id"], sender.start(chord(members, gather))
     wait_until(lambda: executing(fleet, *(runs[kind] for kind in (*KINDS, "early"))), "all execute")
     runs["deadly"] = sender.send("deadly", queue="deadly")
     second = fleet.start("prefork", 8)
