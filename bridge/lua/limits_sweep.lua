@@ -35,7 +35,7 @@ end
 redis.call('HSET', P .. 'state', 'swept_at', now)
 local timed = redis.call('HMGET', P .. 'state', 'ready_at', 'grant')
 local ready_at = tonumber(timed[1] or '0')
-if ready_at > 0 and ready_at <= math.max(now, swept_at) then
+if ready_at > 0 and ready_at <= now then
   redis.call('HSET', P .. 'state', 'ready_at', 0)  -- once over, for good
 elseif ready_at > now + lease then
   redis.call('HSET', P .. 'state', 'ready_at', now + lease)

@@ -213,7 +213,7 @@ def _mind_the_clock(model: Model, lease: int) -> None:
     """What was timed by a clock that has been set back since is timed anew."""
     if model.now < model.swept_at:
         model.paused = {target: till - (model.swept_at - model.now) for target, till in model.paused.items()}
-    if model.ready_at is not None and model.ready_at <= max(model.now, model.swept_at):
+    if model.ready_at is not None and model.ready_at <= model.now:
         model.ready_at = 0
     model.swept_at = model.now
     if model.ready_at is not None:

@@ -212,7 +212,7 @@ class History:
         self.sweep(b, a, c)
 
     def step_back(self, a: int, b: int, c: int) -> None:
-        self.clock_went_back = True
+        self.clock_went_back = self.is_restoring = True
         self.world.pass_time(-BACK[a % len(BACK)])
 
     def pause(self, a: int, b: int, c: int) -> None:

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from tests.integration.limits.desk import MINUTE, Desk
+from tests.integration.limits.desk import LEASE, MINUTE, Desk
+from tests.integration.limits.virtual import set_clock
 
 
 def test_a_run_of_many_units_is_not_starved_by_runs_of_few(desk: Desk) -> None:
@@ -39,6 +40,17 @@ def test_a_rate_set_below_the_units_of_a_waiting_run_lets_it_through_alone(desk:
     assert swept.next_in <= timedelta(milliseconds=1_060)
     desk.later(int(swept.next_in.total_seconds() * 1000))
     assert desk.granted() == ["run2:1:0"]
+
+
+def test_a_clock_that_is_set_back_ends_no_start_early(desk: Desk) -> None:
+    desk.declare(grace=True, slots_a="1")
+    desk.now -= MINUTE
+    set_clock(desk.redis, desk.now)
+    desk.declare(grace=True, slots_a="1")
+    desk.later(1)
+    assert desk.ask("task|a| slots|a|").gate == "start||"
+    desk.later(int(LEASE.total_seconds() * 1000))
+    assert desk.granted() == ["run1:1:0"]
 
 
 @pytest.mark.parametrize("back", [1, 59, 61, MINUTE, 3_600_000])
