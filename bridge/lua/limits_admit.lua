@@ -18,13 +18,14 @@ local epoch = redis.call('HGET', P .. 'state', 'epoch')
 if not epoch then return { 'unknown' } end
 
 local known = redis.call('HMGET', run, 'state', 'number', 'holder', 'lane', 'deaths')
-local state, number = known[1], tonumber(known[2])
+local state, number, deaths = known[1], tonumber(known[2]), tonumber(known[5] or '0')
 
 if state == 'granted' then
   redis.call('ZREM', P .. 'grants', member)
   redis.call('LREM', P .. 'outgoing', 0, member)
   hold(member, known[3], known[4], worker, now)
-  return { 'run', known[3], known[5] or 0 }
+  redis.call('HSET', run, 'meta', numbered(ARGV[8], deaths))
+  return { 'run', known[3], deaths }
 elseif state == 'held' then
   return { 'spare' }
 elseif state == 'waiting' or state == 'ending' or state == 'done' or (not state and parked_under == epoch) then
@@ -43,8 +44,8 @@ if not closed then
   redis.call('HSET', run, 'number', number or next_number(), 'priority', priority, 'units', ARGV[4])
   local holder = take(member, lane, units, now)
   hold(member, holder, lane, worker, now)
-  redis.call('HSET', run, 'since', now, 'meta', ARGV[8], 'early', ARGV[9])
-  return { 'run', holder, known[5] or 0 }
+  redis.call('HSET', run, 'since', now, 'meta', numbered(ARGV[8], deaths), 'early', ARGV[9])
+  return { 'run', holder, deaths }
 elseif mode == 'drop' then
   redis.call('DEL', run)
   return { 'dropped', is_alone and closed or redis.call('HGET', P .. 'at', lane) }
@@ -54,14 +55,15 @@ end
 
 number = number or next_number()
 redis.call('HSET', run, 'state', 'waiting', 'number', number, 'priority', priority, 'units', ARGV[4],
-  'lane', lane, 'message', message, 'queue', ARGV[11], 'meta', ARGV[12], 'early', ARGV[9], 'since', now)
+  'lane', lane, 'message', message, 'queue', ARGV[11], 'meta', numbered(ARGV[12], deaths - 1), 'early', ARGV[9], 'since', now)
 redis.call('PERSIST', run)
 if expires > 0 then redis.call('ZADD', P .. 'ending', expires, member) end
 local here = { member = member, worker = worker }
 line_up(member, lane, priority, number, now)
 wake(split(lane), now, here)
 if here.holder then
-  return { 'run', here.holder, known[5] or 0 }
+  redis.call('HSET', run, 'meta', numbered(ARGV[8], deaths))
+  return { 'run', here.holder, deaths }
 end
 if ARGV[16] ~= '' then  -- the message is here; of a run that executes it stays with the broker
   redis.call('HDEL', ARGV[14], ARGV[16])

@@ -260,6 +260,12 @@ local function slots_of(lane)
   return gates
 end
 
+-- What reports of a run need, told of so many attempts more than its message knows of.
+local function numbered(meta, more)
+  if more <= 0 then return meta end
+  return (string.gsub(meta, '"n":(%d+)', function(n) return string.format('"n":%d', n + more) end, 1))
+end
+
 -- A run whose slots are free again although it did not end: its message comes back, or is here to line up.
 local function set_back(member, state, now)
   local run = run_key(member)
