@@ -276,11 +276,13 @@ class Admission:
         """Number the attempt by those that died with their workers; after too many the run has failed."""
         if not deaths:
             return
-        most = request.task.max_retries
-        if most is not None and attempt_of(request.request_dict) + deaths > most + 1:
+        headers, most = request.request_dict, request.task.max_retries
+        # A replaced run has tries of its own; one that is acked early comes back only if it never began.
+        used_up = most is not None and request.task.acks_late and counted(headers.get("retries")) + deaths > most
+        _note(request, earlier=Header.read(headers).earlier + deaths - (1 if used_up else 0))
+        if used_up:  # told as of the last attempt that there was
             self._fail(request, WorkersLost())
             raise HeldBack(request.id)
-        _note(request, earlier=Header.read(request.request_dict).earlier + deaths)
 
     def _ended(self, holder: str) -> None:
         """Note the end of a run that holds no slots, for the pacer: nobody waits for it."""
