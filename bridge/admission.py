@@ -12,7 +12,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -176,7 +176,11 @@ class Admission:
 
     def queued_again(self, meta: str) -> None:
         """A run whose worker died waits in its queue again."""
-        self._bridge.signals.died(meta, {"status": "queued", "state": "PENDING"})
+        self._bridge.signals.told_of(meta, {"status": "queued", "state": "PENDING"})
+
+    def executes_still(self, meta: str) -> None:
+        """A run whose worker was taken for dead goes on here."""
+        self._bridge.signals.told_of(meta, {"status": "in_progress", "state": "STARTED"})
 
     def end(self, ended: Ended) -> None:
         """End a run that waited; not in the consumer's loop, which a solo worker's body keeps busy."""
@@ -219,7 +223,7 @@ class Admission:
     def _act(self, request: Any, ask: Ask, answer: Answer) -> None:
         if answer.word == "run":
             self._start(request, ask, answer.holder)
-            self._count_deaths(request, answer.deaths)
+            self._count_deaths(request, ask, answer.deaths)
             return
         if answer.word == "waiting":
             self._bridge.signals.waiting(request, answer.gate, answer.position)
@@ -272,7 +276,7 @@ class Admission:
         _note(request, holder=holder)
         self.executing[holder] = Execution(holder, ask, request)
 
-    def _count_deaths(self, request: Any, deaths: int) -> None:
+    def _count_deaths(self, request: Any, ask: Ask, deaths: int) -> None:
         """Number the attempt by those that died with their workers; after too many the run has failed."""
         if not deaths:
             return
@@ -280,6 +284,7 @@ class Admission:
         # A replaced run has tries of its own; one that is acked early comes back only if it never began.
         used_up = most is not None and request.task.acks_late and counted(headers.get("retries")) + deaths > most
         _note(request, earlier=Header.read(headers).earlier + deaths - (1 if used_up else 0))
+        self.executing[request.holder].ask = replace(ask, meta=self._meta(request))
         if used_up:  # told as of the last attempt that there was
             self._fail(request, WorkersLost())
             raise HeldBack(request.id)
@@ -343,7 +348,7 @@ class Admission:
         """A run that was acked before it executed, and whose worker died: nobody will try it again."""
         task_id = unquote(ended.member.rsplit(":", 2)[0])
         self._bridge.app.backend.mark_as_failure(task_id, WorkersLost())
-        self._bridge.signals.died(ended.meta, lifecycle.failed(WorkersLost(), expose=False))
+        self._bridge.signals.told_of(ended.meta, lifecycle.failed(WorkersLost(), expose=False))
         self.scripts.forget(ended.member)
 
     def _fail(self, request: Any, error: PublicError) -> None:

@@ -187,9 +187,12 @@ class LimitScripts:
         message, queue, meta, _, *unacked = _parcel(parcel)
         return bool(self._call("limits_spare", member, message, queue, meta, *unacked))
 
-    def restore(self, worker: str, holder: str, lane: str, units: Sequence[int], priority: int) -> None:
-        """Take slots again for an execution that lives, whatever Redis has forgotten."""
-        self._call("limits_restore", worker, holder, lane, ",".join(map(str, units)), priority)
+    def restore(self, ask: Ask, holder: str) -> bool:
+        """Take slots again for an execution that lives; returns whether its run had been taken for lost."""
+        return bool(self._call(
+            "limits_restore", ask.worker, holder, ask.lane, ",".join(map(str, ask.units)), ask.priority,
+            ask.meta, "1" if ask.early else "",
+        ))  # fmt: skip
 
     def sweep(self, worker: str, lease: timedelta) -> Swept:
         """See to dead workers, lapsed grants, and whatever is due."""

@@ -149,9 +149,9 @@ class Pacer:
         known = admission.scripts.holders(admission.worker)
         for holder, execution in list(admission.executing.items()):
             if holder not in known:
-                ask = execution.ask
-                admission.scripts.restore(ask.worker, holder, ask.lane, ask.units, ask.priority)
-                log.warning("run %s holds its slot again, which Redis had forgotten", execution.request.id)
+                if admission.scripts.restore(execution.ask, holder):
+                    admission.executes_still(execution.ask.meta)
+                log.warning("run %s holds its lease again, which Redis had forgotten", execution.request.id)
         unknown = {
             holder
             for holder in known

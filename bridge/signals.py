@@ -194,8 +194,8 @@ class Signals:
 
     # Told by bridge.task, bridge.request and bridge.admission
 
-    def died(self, meta: str, fields: dict[str, Any]) -> None:
-        """The worker died that executed the run; `meta` tells whose it is."""
+    def told_of(self, meta: str, fields: dict[str, Any]) -> None:
+        """A run whose worker died, or was taken for dead; `meta` tells whose it is."""
         known = json.loads(meta)
         if known["mirror"]:
             self._patch(known["root"], Patch(known["id"], known["n"], time.time(), fields, existing=True))

@@ -61,7 +61,7 @@ class Both:
 
     def restore(self, worker: str, holder: str, lane: str, units: tuple[int, ...], priority: int) -> None:
         commands.restore(self.model, worker, self.twin[holder], lane, units, priority)
-        self.scripts.restore(worker, holder, lane, units, priority)
+        self.scripts.restore(Ask(holder.rsplit("#", 1)[0], worker, lane, units, priority), holder)
 
     def sweep(self, worker: str) -> list[str]:
         """The members to end."""

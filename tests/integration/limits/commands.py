@@ -94,7 +94,7 @@ def restore(model: Model, worker: str, holder: str, lane: str, units: tuple[int,
         model.slots.setdefault(gate, {}).setdefault(holder, model.now)
     model.held.setdefault(worker, {})[holder] = lane
     model.workers.setdefault(worker, model.now + model.lease // 2)
-    if run is None or run.state in ("lost", "returned", "done"):
+    if run is None or run.state in ("lost", "returned"):
         model.runs[member] = Run("new", lane, units, priority, run.number if run else 0)
         model.runs[member].number = model.number()
         model.hold(member, holder, lane, worker)

@@ -1,0 +1,146 @@
+"""Workers that are taken for dead although they are not, and runs that start while Redis is away."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from bridge.settings import BridgeSettings
+from tests.acceptance.leases.conftest import Leases, Post, Rows, attempts, executing
+from tests.acceptance.limits.fleet import Fleet, Worker
+from tests.acceptance.limits.ledger import now
+from tests.acceptance.limits.proxy import Proxy
+from tests.waiting import wait_until
+
+LOOKS = 2.0
+"""Seconds within which an attempt learns that it has lost its lease."""
+
+
+def send(worker: Worker, number: int) -> None:
+    """A signal to all its processes: the group, and the keeper, which has a session of its own."""
+    keeper = worker.keeper()
+    os.killpg(worker.pid, number)
+    keeper.send_signal(number)
+
+
+def lost(fleet: Fleet, run: str) -> Path:
+    """What the body of a run leaves that was told of its lost lease."""
+    return Path(fleet.ledger.path).with_name(f"lost-{run}")
+
+
+def starts(fleet: Fleet, runs: list[str], times: int) -> bool:
+    return all(len(fleet.ledger.of(run)) == times for run in runs)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_an_attempt_that_has_lost_its_lease_is_told_and_changes_nothing_any_more(
+    pool: str, fleet: Fleet, sender: Post, rows: Rows, books: Leases
+) -> None:
+    first = fleet.start(pool, 3)
+    meets, over, silent = sender.send("long", "meets"), sender.send("long", "over"), sender.send("silent", "over")
+    runs = [meets, over, silent]
+    wait_until(lambda: executing(fleet, *runs), "all execute")
+    second = fleet.launch("prefork", 3)
+    wait_until(lambda: {rows.last.get(run, {}).get("status") for run in runs} == {"in_progress"}, "rows show it")
+    second.process.says(" ready.")
+    send(first, signal.SIGSTOP)
+    wait_until(lambda: starts(fleet, runs, 2), "all go on elsewhere")
+    fleet.go("over")
+    for run in (over, silent):
+        assert (rows.final(run)["attempt"], rows.last[run]["result"]) == (2, 2)
+    before = {run: rows.last[run]["seq"] for run in (over, silent)}
+    send(first, signal.SIGCONT)
+    at = now()
+    # That which has come to its end elsewhere may not begin its next report: it may end before that.
+    wait_until(lost(fleet, meets).exists, "the body is told")
+    print(f"\n{pool}: told after {now() - at:.2f} s")
+    assert now() - at < LOOKS
+    assert lost(fleet, meets).read_text() == "1"
+    wait_until(lambda: len(fleet.ledger.of(silent)) == 2 and fleet.ledger.of(silent)[0].end, "it ends as well")
+    first.process.end()
+    fleet.go("meets")
+    assert (rows.final(meets)["attempt"], rows.last[meets]["result"]) == (2, 2)
+    assert {run: rows.last[run]["seq"] for run in before} == before
+    results = [sender.app.AsyncResult(run).result for run in runs]
+    assert results == [2, 2, 2]
+    assert all(len(fleet.ledger.of(run)) == 2 for run in runs)
+    wait_until(lambda: not books.leftovers(), "nothing is left")
+
+
+def test_an_attempt_that_nobody_has_taken_over_keeps_its_run(
+    fleet: Fleet, sender: Post, rows: Rows, books: Leases
+) -> None:
+    """Its lease runs out and is found to have, but no worker of its queue is there."""
+    first = fleet.start("prefork", 2)
+    run = sender.send("long", "kept")
+    wait_until(lambda: executing(fleet, run), "it executes")
+    watching = fleet.start("prefork", 1, "-Q", "none")
+    send(first, signal.SIGSTOP)
+    wait_until(lambda: rows.last[run]["status"] == "queued", "its row says that it is not executed")
+    watching.process.says("are in their queues again")
+    send(first, signal.SIGCONT)
+    wait_until(lambda: books.state_of(run)["state"] == "held", "it is leased again")
+    wait_until(lambda: rows.last[run]["status"] == "in_progress", "its row says so")
+    wait_until(lambda: f"a second delivery of run {run} is dropped" in fleet.output(), "its message comes")
+    fleet.go("kept")
+    assert (rows.final(run)["attempt"], rows.last[run]["result"]) == (1, 1)
+    assert len(fleet.ledger.of(run)) == 1
+    wait_until(lambda: not books.leftovers(), "nothing is left")
+
+
+@pytest.fixture
+def proxy(settings: BridgeSettings) -> Iterator[Proxy]:
+    port = urlsplit(settings.outbox.redis_url).port
+    assert port is not None
+    made = Proxy(port)
+    yield made
+    made.close()
+
+
+def test_runs_start_while_redis_is_away_and_are_leased_when_it_is_back(
+    proxy: Proxy, new_fleet: Callable[..., Fleet], settings: BridgeSettings, sender: Post, rows: Rows, books: Leases
+) -> None:
+    limits = settings.limits.model_copy(update={"redis_url": proxy.url})
+    fleet = new_fleet(settings.model_copy(update={"limits": limits}))
+    first, second = fleet.launch("prefork", 3), fleet.launch("prefork", 1, "-Q", "none")
+    ends = sender.send("long", "ends")
+    wait_until(lambda: executing(fleet, ends) and second.is_ready(), "one executes before")
+    proxy.refuses = True
+    proxy.cut()
+    runs = [sender.send("long", "ended"), sender.send("early", "ended")]
+    wait_until(lambda: executing(fleet, *runs), "both start")
+    fleet.go("ends")
+    wait_until(lambda: fleet.ledger.ends()[ends], "one ends meanwhile")
+    assert not any(books.state_of(run) for run in runs)
+    proxy.refuses = False
+    wait_until(lambda: all(books.state_of(run).get("state") == "held" for run in runs), "both are leased")
+    wait_until(lambda: books.state_of(ends)["state"] == "done", "the end of the other one is known")
+    assert "pacer failed" not in fleet.output()
+    first.kill("group")
+    sender.app.control.add_consumer(sender.app.conf.task_default_queue)
+    wait_until(lambda: len(fleet.ledger.of(runs[0])) == 2, "the one that can goes on elsewhere")
+    fleet.go("ended")
+    assert attempts(fleet, runs[0]) == [1, 2]
+    assert (rows.final(runs[0])["status"], rows.last[runs[0]]["attempt"]) == ("completed", 2)
+    assert rows.final(runs[1])["error_code"] == "worker_lost"
+    wait_until(lambda: not books.leftovers(), "nothing is left")
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_worker_that_ends_gives_all_leases_back(
+    pool: str, fleet: Fleet, sender: Post, books: Leases
+) -> None:
+    worker = fleet.start(pool, 4)
+    runs = [sender.send("long", "last") for _ in range(4)]
+    wait_until(lambda: executing(fleet, *runs), "all execute")
+    os.kill(worker.pid, signal.SIGTERM)
+    worker.process.says("Warm shutdown")
+    fleet.go("last")
+    assert worker.process.end() == 0
+    assert not books.leftovers()
+    assert {books.state_of(run)["state"] for run in runs} == {"done"}
