@@ -36,8 +36,10 @@ class Reporter(Protocol):
     """A run with something to tell: what the appender knows of it."""
 
     root_id: str
+    run_id: str
     holder: str | None
     lease_lost: bool
+    began: float
 
     def due(self, now: float) -> float:
         """Seconds until this run's pending report may be appended; 0 or less is now."""

@@ -48,7 +48,8 @@ class Bridge:
         self.app = app
         self.settings = settings or BridgeSettings()
         self.outbox: Outbox = outbox or RedisOutbox(self.settings.outbox)
-        self.appender = Appender(self.outbox, self.settings.outbox, fence=Fence(self.settings))
+        self.fence = Fence(self.settings)
+        self.appender = Appender(self.outbox, self.settings.outbox, fence=self.fence)
         self.gatekeeper: Gatekeeper | None = None  # in a worker's main process
         self._undeclared = Declaration("unknown", None)
         names = Names()

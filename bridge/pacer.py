@@ -57,6 +57,8 @@ class Pacer:
             self._thread.join(timeout)
         for execution in list(self._admission.executing.values()):
             self._admission.leave(execution.request)
+        if self._admission.ended:  # nobody else would tell
+            self._admission.end_leases()
 
     def _run(self) -> None:
         pause = 0.0

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol, TypeVar
 from bridge.appender import Reporter
 from bridge.errors import ArgumentError, PayloadTooLarge
 from bridge.events import DEEPEST_VALUE, LOG_LEVELS, LogLine, Patch, fold, is_deeper, run_uuid
-from bridge.fence import LeaseLost
+from bridge.fence import lease_lost
 from bridge.lifecycle import Identity
 from bridge.outbox import Outbox, OutboxUnavailable
 from bridge.text import LOG_LIMIT, MESSAGE_LIMIT, lines_of, public, public_json, shorten
@@ -59,7 +59,7 @@ class Run:
     # fmt: off
     __slots__ = (
         "_appender", "_checkpoint", "_counts", "_due_at", "_interval", "_lock", "_marked", "_message",
-        "_outbox", "_pending", "_told_counts", "_told_message", "_urgent", "attempt", "chained",
+        "_outbox", "_pending", "_told_counts", "_told_message", "_urgent", "attempt", "began", "chained",
         "handed_over", "holder", "identity", "in_body", "lease_lost", "outer", "problem", "root_id", "run_id",
     )
     # fmt: on
@@ -75,6 +75,7 @@ class Run:
         self.outer: Run | None = None
         self.holder: str | None = None  # the lease of this execution
         self.lease_lost = False
+        self.began = time.monotonic()
         self.problem: ArgumentError | None = None  # why the body must not start
         self._appender, self._outbox, self._interval = appender, outbox, interval
         self._lock = threading.Lock()
@@ -104,7 +105,7 @@ class Run:
             LeaseLost: the worker was taken for dead, and the run goes on elsewhere.
         """
         if self.lease_lost:
-            raise LeaseLost(f"run {self.run_id} goes on elsewhere; this attempt has lost its lease")
+            raise lease_lost(self.run_id)
         if message is not None:
             if message.__class__ is not str or len(message) > MESSAGE_LIMIT:
                 message = self._fitting(message)

@@ -79,10 +79,18 @@ class BridgeTask(Task):
         """Go on as `sig` under this run's id, as Celery does; the run's row goes on too."""
         run = current_run()
         if run is not None:
+            self.app.bridge.fence.refuse_lost(run)
             run.handed_over = True
             if run.attempt > 1:
                 sig = counting_on(self.app, sig, run.attempt - 1)
         return super().replace(sig)
+
+    def retry(self, *args: Any, **options: Any) -> Any:
+        """Try again, as Celery does; not for an attempt whose run goes on elsewhere."""
+        run = current_run()
+        if run is not None:
+            self.app.bridge.fence.refuse_lost(run)
+        return super().retry(*args, **options)
 
     def hold(self, name: str, seconds: float | timedelta, *, key: Any = WHOLE) -> None:
         """Keep every worker from starting what a limit or rate counts, as a provider's `Retry-After` asks.
@@ -158,9 +166,14 @@ def _marking_body(call: Callable[..., Any]) -> Callable[..., Any]:
             raise PublicError(str(run.problem), code="bad_arguments") from run.problem
         run.in_body = True
         try:
-            return call(self, *args, **kwargs)
+            result = call(self, *args, **kwargs)
+        except Exception:
+            self.app.bridge.fence.refuse_lost(run)
+            raise
         finally:
             run.in_body = False
+        self.app.bridge.fence.refuse_lost(run)
+        return result
 
     marking._marks_body = True  # type: ignore[attr-defined]
     return marking

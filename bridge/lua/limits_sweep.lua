@@ -79,7 +79,8 @@ local function bury(worker)
     if known[1] == holder then
       set_back(member, 'died', now)
       if known[2] then died[#died + 1] = known[2] end
-      if known[3] == '1' then  -- unless the broker gives its message back, which it had most likely acked
+      -- Unless the broker gives its message back, which it had most likely acked; or a copy of it lines up.
+      if known[3] == '1' and redis.call('HGET', run_key(member), 'state') == 'lost' then
         redis.call('HSET', run_key(member), 'why', 'worker_lost')
         redis.call('ZADD', P .. 'ending', now + 2 * lease, member)
       end
