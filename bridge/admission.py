@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -102,6 +103,8 @@ class Admission:
             declared.on_limit, mark.epoch if mark.member == member else "", self._meta(request),
             not request.task.acks_late,
         )  # fmt: skip
+        if request.delivery_info.get("redelivered"):
+            self._take_back(ask.member)
         if ask.units or not self._is_leased(request, ask):
             self._act(request, ask, self._answer(request, ask))
 
@@ -167,6 +170,12 @@ class Admission:
             self.later(self.publish)
         return True
 
+    def restore(self, holder: str, execution: Execution) -> None:
+        """Make Redis know an execution that lives, and its row if it was told to be queued."""
+        if self.scripts.restore(execution.ask, holder):
+            log.warning("run %s was taken for lost; it lives, and goes on here", execution.request.id)
+            self._bridge.signals.told_of(execution.ask.meta, {"status": "in_progress", "state": "STARTED"})
+
     def publish(self) -> None:
         """Hand granted runs to a broker that is not the limits' Redis."""
         while (found := self.scripts.next_outgoing()) is not None:
@@ -177,10 +186,6 @@ class Admission:
     def queued_again(self, meta: str) -> None:
         """A run whose worker died waits in its queue again."""
         self._bridge.signals.told_of(meta, {"status": "queued", "state": "PENDING"})
-
-    def executes_still(self, meta: str) -> None:
-        """A run whose worker was taken for dead goes on here."""
-        self._bridge.signals.told_of(meta, {"status": "in_progress", "state": "STARTED"})
 
     def end(self, ended: Ended) -> None:
         """End a run that waited; not in the consumer's loop, which a solo worker's body keeps busy."""
@@ -266,6 +271,12 @@ class Admission:
         except ConnectionError:  # it is cut, with that of the broker, which delivers again what executes here
             return self.scripts.lease(ask, holder, self.settings.lease)
 
+    def _take_back(self, member: str) -> None:
+        """A run that executes here was taken for lost, and its message is here before the pacer knows."""
+        for holder, living in list(self.executing.items()):
+            if living.ask.member == member:
+                self._safely(partial(self.restore, holder, living))
+
     def _may_live(self, request: Any, ask: Ask) -> bool:
         """Whether this may be a second delivery of a run that executes; only Redis could tell for sure."""
         is_again = bool(request.delivery_info.get("redelivered"))
@@ -282,7 +293,9 @@ class Admission:
             return
         headers, most = request.request_dict, request.task.max_retries
         # A replaced run has tries of its own; one that is acked early comes back only if it never began.
-        used_up = most is not None and request.task.acks_late and counted(headers.get("retries")) + deaths > most
+        used_up = (
+            most is not None and request.task.acks_late and counted(headers.get("retries")) + deaths > most
+        )
         _note(request, earlier=Header.read(headers).earlier + deaths - (1 if used_up else 0))
         self.executing[request.holder].ask = replace(ask, meta=self._meta(request))
         if used_up:  # told as of the last attempt that there was

@@ -151,9 +151,8 @@ class Pacer:
         known = admission.scripts.holders(admission.worker)
         for holder, execution in list(admission.executing.items()):
             if holder not in known:
-                if admission.scripts.restore(execution.ask, holder):
-                    admission.executes_still(execution.ask.meta)
-                log.warning("run %s holds its lease again, which Redis had forgotten", execution.request.id)
+                log.warning("run %s is unknown to Redis; it takes its lease again", execution.request.id)
+                admission.restore(holder, execution)
         unknown = {
             holder
             for holder in known
