@@ -26,7 +26,7 @@ from tests.waiting import wait_until
 APP = "tests.acceptance.leases.app"
 LEASE = timedelta(seconds=2)
 BEATS = 3.0
-"""What comes on top of a lease: others look once a second who is silent, who is dead, and what he had taken."""
+"""On top of a lease: others look once a second who is silent, who is dead, and what he had taken."""
 
 
 class Turn(NamedTuple):
@@ -58,7 +58,9 @@ class Rows:
     def final(self, run: str, timeout: float = 30) -> dict[str, Any]:
         """The row once it is final."""
         final = ("completed", "failed", "cancelled", "expired")
-        wait_until(lambda: self.last.get(run, {}).get("status") in final, f"the row of {run} is final", timeout)
+        wait_until(
+            lambda: self.last.get(run, {}).get("status") in final, f"the row of {run} is final", timeout
+        )
         return self.last[run]
 
     def _watch(self) -> None:

@@ -50,7 +50,9 @@ def test_an_attempt_that_has_lost_its_lease_is_told_and_changes_nothing_any_more
     runs = [meets, over, *silent]
     wait_until(lambda: executing(fleet, *runs), "all execute")
     second = fleet.launch("prefork", 5)
-    wait_until(lambda: {rows.last.get(run, {}).get("status") for run in runs} == {"in_progress"}, "rows show it")
+    wait_until(
+        lambda: {rows.last.get(run, {}).get("status") for run in runs} == {"in_progress"}, "rows show it"
+    )
     second.process.says(" ready.")
     send(first, signal.SIGSTOP)
     wait_until(lambda: starts(fleet, runs, 2), "all go on elsewhere")
@@ -107,7 +109,12 @@ def proxy(settings: BridgeSettings) -> Iterator[Proxy]:
 
 
 def test_runs_start_while_redis_is_away_and_are_leased_when_it_is_back(
-    proxy: Proxy, new_fleet: Callable[..., Fleet], settings: BridgeSettings, sender: Post, rows: Rows, books: Leases
+    proxy: Proxy,
+    new_fleet: Callable[..., Fleet],
+    settings: BridgeSettings,
+    sender: Post,
+    rows: Rows,
+    books: Leases,
 ) -> None:
     limits = settings.limits.model_copy(update={"redis_url": proxy.url})
     fleet = new_fleet(settings.model_copy(update={"limits": limits}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import psutil
 import pytest
@@ -147,7 +148,9 @@ def test_a_run_goes_on_within_two_leases(story: Story) -> None:
     for kind in KINDS:
         run = story.runs[kind]
         goes_on = story.fleet.ledger.of(run)[-2].since - story.killed_at[0]
-        queued = [turn.at for turn in story.rows.turns[run] if turn.status == "queued"][-1] - story.killed_at[1]
+        queued = [turn.at for turn in story.rows.turns[run] if turn.status == "queued"][-1] - story.killed_at[
+            1
+        ]
         print(f"\n{kind}: goes on after {goes_on:.2f} s, queued after {queued:.2f} s")
         assert max(goes_on, queued) < FOUND
 
@@ -156,7 +159,7 @@ def test_a_run_goes_on_within_two_leases(story: Story) -> None:
 def test_no_row_is_in_progress_for_long_while_nobody_executes_its_run(kind: str, story: Story) -> None:
     executed = story.fleet.ledger.of(story.runs[kind])
     turns = story.rows.turns[story.runs[kind]]
-    gaps = [(one.until, two.since) for one, two in zip(executed, executed[1:], strict=False)]
+    gaps = [(one.until, two.since) for one, two in pairwise(executed)]
     gaps.append((executed[-1].until, now()))
     for since, until in gaps:
         shown = [turn for turn in turns if turn.at <= until]

@@ -118,8 +118,20 @@ class Fleet:
     def launch(self, pool: str = "prefork", concurrency: int = 2, *arguments: str) -> Worker:
         """Start a worker; does not wait until it is ready."""
         name = f"w{len(self.workers) + 1}"
-        command = [sys.executable, "-m", "celery", "-A", self._app, "worker", "-P", pool, "-c", str(concurrency)]
-        command += ["-n", f"{name}@%h", "-l", "INFO", "--without-gossip", "--without-mingle", *arguments]
+        command = [sys.executable, "-m", "celery", "-A", self._app, "worker"]
+        command += [
+            "-P",
+            pool,
+            "-c",
+            str(concurrency),
+            "-n",
+            f"{name}@%h",
+            "-l",
+            "INFO",
+            "--without-gossip",
+            "--without-mingle",
+            *arguments,
+        ]
         worker = Worker(Process(command, self.env, self._folder / f"{name}.log"))
         self.workers.append(worker)
         return worker
