@@ -147,7 +147,7 @@ def test_a_worker_that_ends_gives_all_leases_back(
     pool: str, fleet: Fleet, sender: Post, books: Leases
 ) -> None:
     worker = fleet.start(pool, 4)
-    runs = [sender.send("long", "last") for _ in range(4)]
+    runs = [sender.send(task, "last") for task in ("long", "early", "long", "early")]
     wait_until(lambda: executing(fleet, *runs), "all execute")
     os.kill(worker.pid, signal.SIGTERM)
     worker.process.says("Warm shutdown")

@@ -94,7 +94,7 @@ def story(
     books: Leases,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Story]:
-    """Two workers are killed: the main process of the first, all processes of the second."""
+    """Two workers are killed: the main process of the first, all of the second and what keeps its lease."""
     fleet = Fleet(settings, tmp_path_factory.mktemp("story"), app=APP)
     try:
         made = Story(fleet, rows, sender, {}, [])
@@ -121,7 +121,7 @@ def tell(story: Story) -> None:
     story.killed_at.append(first.kill("parent"))
     wait_until(story.all_go_on, "all go on")
     fleet.launch("prefork", 1, "-Q", "deadly")
-    story.killed_at.append(second.kill("group"))
+    story.killed_at.append(second.kill("plug"))
     rows = story.rows.last
     wait_until(lambda: {rows[runs[kind]]["status"] for kind in KINDS} == {"queued"}, "all are queued")
     last.process.says(" ready.")
