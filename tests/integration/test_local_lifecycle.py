@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -30,6 +31,13 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 def part(pid: int, name: str) -> psutil.Process:
     return next(process for process in psutil.Process(pid).children() if name in process.name())
+
+
+def redis_of(url: str) -> psutil.Process:
+    """The Redis behind an address, among those that this test run has started."""
+    port = str(urlsplit(url).port)
+    servers = (each for each in psutil.Process().children() if "redis-server" in each.name())
+    return next(each for each in servers if any(port in word for word in each.cmdline()))
 
 
 def test_the_ready_line_tells_where_everything_is(stack: RunningStack) -> None:
@@ -62,7 +70,7 @@ async def test_a_second_stack_runs_beside_the_first_and_tells_of_a_crash(stack: 
         async with httpx.AsyncClient(base_url=second.url) as client:
             answer = await client.get("/rest/v1/", headers={"apikey": second.secret_key})
         assert answer.is_success
-        victim = part(os.getpid(), "redis-server")
+        victim = redis_of(second.redis_url)
         victim.kill()
         with pytest.raises(PartCrashed, match="redis ended by itself with exit code -9") as told:
             await second.wait()
