@@ -212,6 +212,11 @@ class History:
         self.sweep(b, a, c)
 
     def step_back(self, a: int, b: int, c: int) -> None:
+        """The clock is set back, as is seen by comparison with a sweep shortly before."""
+        if not self.world.awake():
+            return
+        self.sweep(b, a, c)
+        self.check()
         self.clock_went_back = self.is_restoring = True
         self.world.pass_time(-BACK[a % len(BACK)])
 

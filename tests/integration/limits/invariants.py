@@ -22,12 +22,14 @@ class Invariants:
     def check(self, dump: Dump, *, restoring: bool, clock_went_back: bool) -> None:
         """Everything, after one step."""
         now = self.world.now
+        if clock_went_back:
+            self.started.clear()
         data = Data(dump, now)
         new = data.holders() - Data(self.before, now).holders() if self.before else set()
         if not restoring:
             self._never_above(data, new)
             self._nobody_during_grace(data, new)
-            self._rates(data, new, clock_went_back)
+            self._rates(data, new)
             self._turns(data)
         data.no_slot_is_lost()
         data.living_hold_their_slots(self.world)
@@ -46,10 +48,8 @@ class Invariants:
     def _nobody_during_grace(self, data: Data, new: set[tuple[str, str]]) -> None:
         assert not new or data.is_open(START, 0), f"{new} were let in while Redis knew nothing"
 
-    def _rates(self, data: Data, new: set[tuple[str, str]], clock_went_back: bool) -> None:
+    def _rates(self, data: Data, new: set[tuple[str, str]]) -> None:
         """In any window of `per` no more than `count` units start, or a single run that has more of them."""
-        if clock_went_back:
-            self.started.clear()
         for holder in {holder for _, holder in new}:
             spec = self.world.specs[member_of(holder)]
             for gate, units in zip(gates_of(spec.lane), spec.units, strict=True):
