@@ -3,13 +3,24 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: demo test check pins clean bench
+.PHONY: demo test test-acceptance test-others check pins clean bench
 
 demo: bridge/web/dist/app.js .venv/installed
 	@$(BIN)/python -m tasks.demo $(ARGS)
 
 test: .venv/installed bridge/web/dist/app.js check
+ifeq ($(strip $(ARGS)),)
+	@$(MAKE) --no-print-directory -j2 test-acceptance test-others
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
+
+# Side by side: the acceptance tests mostly wait for leases and limits.
+test-acceptance:
+	@$(BIN)/python -m pytest tests/acceptance
+
+test-others:
+	@$(BIN)/python -m pytest --ignore=tests/acceptance
 
 check: .venv/installed
 	@$(BIN)/ruff check .

@@ -55,6 +55,7 @@ class Execution:
     holder: str
     ask: Ask
     request: Any = field(repr=False)
+    is_given_back: bool = False  # its message is in the queue again, on purpose
 
 
 class Admission:
@@ -136,6 +137,8 @@ class Admission:
 
     def give_back(self, request: Any, died: bool) -> None:
         """The run's message goes back to its queue: what comes from there is no second delivery."""
+        if request.holder in self.executing:
+            self.executing[request.holder].is_given_back = True
         if request.holder:
             self._safely(lambda: self.scripts.disown(request.holder, died))
 
@@ -172,6 +175,8 @@ class Admission:
 
     def restore(self, holder: str, execution: Execution) -> None:
         """Make Redis know an execution that lives, and its row if it was told to be queued."""
+        if execution.is_given_back:
+            return  # its process is about to die, and what is delivered now is the next one
         if self.scripts.restore(execution.ask, holder):
             log.warning("run %s was taken for lost; it lives, and goes on here", execution.request.id)
             self._bridge.signals.told_of(execution.ask.meta, {"status": "in_progress", "state": "STARTED"})

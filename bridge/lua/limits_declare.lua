@@ -2,11 +2,13 @@
 -- executes has told by then, or is dead.
 -- requires limits_clock, limits_gates
 -- KEYS    1: prefix of all keys
--- ARGV    1: an epoch in case there is none, 2: lease in ms, 3: ms in which a grant has to be taken up,
+-- ARGV    1: an epoch in case there is none, random hex digits, 2: lease in ms, 3: ms in which a grant has to be taken up,
 --         4: '1' when nothing is executing for sure, then field and value of each limit and rate
 -- returns {epoch, ms until runs are let in}
 local state, now = P .. 'state', now_ms()
 if redis.call('HSETNX', state, 'epoch', ARGV[1]) == 1 then
+  -- Somewhere below 2^40: no holder from before, whose execution may live, is ever named again.
+  redis.call('SET', P .. 'seq', string.format('%d', tonumber(string.sub(ARGV[1], 1, 10), 16)))
   redis.call('HSET', state, 'ready_at', now + tonumber(ARGV[2]), 'swept_at', now)  -- a step back shows from now on
 end
 redis.call('HSET', state, 'lease', ARGV[2], 'grant', ARGV[3])

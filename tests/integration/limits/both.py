@@ -130,8 +130,8 @@ class Both:
 
     def forget_everything(self, *, queues: bool) -> None:
         """Redis is emptied, of the broker's queues as well when they are in the same."""
-        now = self.model.now
-        self.model.__init__(self.model.most_moves)  # type: ignore[misc]
+        now, numbers = self.model.now, self.model.numbers
+        self.model.__init__(self.model.most_moves, numbers=numbers)  # type: ignore[misc]
         self.model.is_queued = self._is_queued
         if queues:
             self.redis.flushall()

@@ -117,6 +117,17 @@ def test_nobody_overtakes_those_who_wait_at_a_gate_that_has_room_again(desk: Des
     assert desk.granted() == ["run2:1:0"]
 
 
+def test_a_holder_from_before_redis_was_emptied_is_never_named_again(desk: Desk) -> None:
+    desk.declare(slots_a="1")
+    before = desk.ask("task|a| slots|a|", member="run1:1:0").holder
+    desk.redis.delete(*desk.redis.keys(f"{desk.scripts.root}*"))
+    desk.declare(slots_a="1")
+    after = desk.ask("task|a| slots|a|", member="run1:1:0").holder
+    assert before != after
+    desk.end(before)
+    assert desk.redis.zrange(f"{desk.scripts.root}slots:slots|a|", 0, -1) == [after.encode()]
+
+
 def test_a_message_parked_before_is_dropped_unless_redis_was_emptied_since(desk: Desk) -> None:
     desk.declare(slots_a="1")
     late = Ask("late:1:0", "w", "task|a| slots|a|", (1,), parked_under=desk.scripts.epoch())
