@@ -15,8 +15,8 @@ if TYPE_CHECKING:
         TaskcastError,
     )
     from bridge.extension import Bridge
-    from bridge.fence import LeaseLost
     from bridge.limits import Limit, Rate
+    from bridge.limits.fence import LeaseLost
     from bridge.run import Run, current_run
     from bridge.settings import BridgeSettings
 
@@ -39,7 +39,7 @@ __all__ = [
 _HOMES = {
     "Bridge": "extension",
     "BridgeSettings": "settings",
-    "LeaseLost": "fence",
+    "LeaseLost": "limits.fence",
     "Limit": "limits",
     "Rate": "limits",
     "Run": "run",

@@ -21,7 +21,7 @@ from weakref import WeakSet
 
 from bridge.backlog import squeezed
 from bridge.events import Patch
-from bridge.fence import LOOK_EVERY, Fence
+from bridge.limits.fence import LOOK_EVERY, Fence
 from bridge.outbox import Entry, Outbox, OutboxUnavailable, shed
 from bridge.settings import OutboxSettings
 

@@ -1,4 +1,4 @@
-"""Commands that `celery -A <app>` gains: bridge, watch, local, demo; limits is in `bridge.limits_cli`."""
+"""Commands that `celery -A <app>` gains: bridge, watch, local, demo; limits is in `bridge.limits.cli`."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def demo(context: click.Context, arguments: tuple[str, ...]) -> None:
 
 def _nothing_runs(context: click.Context, redis_url: str) -> None:
     """Limited runs need not wait on a Redis whose address nobody has known so far."""
-    from bridge.limit_control import assume_nothing_runs
+    from bridge.limits.control import assume_nothing_runs
 
     found: Bridge | None = getattr(app_of(context), "bridge", None)
     if found is None:

@@ -12,16 +12,16 @@ from celery import Celery
 from celery.app.task import Task as CeleryTask
 from kombu.utils.imports import symbol_by_name
 
-from bridge.admission import Admission
 from bridge.appender import Appender
 from bridge.errors import ArgumentError, SettingsError
-from bridge.fence import Fence
-from bridge.gatekeeper import Gatekeeper
-from bridge.gates import declared_values
 from bridge.header import HEADER, Header
 from bridge.lifecycle import Identity, started
-from bridge.limit_control import LimitControl
-from bridge.names import Names
+from bridge.limits.admission import Admission
+from bridge.limits.control import LimitControl
+from bridge.limits.fence import Fence
+from bridge.limits.gatekeeper import Gatekeeper
+from bridge.limits.gates import declared_values
+from bridge.limits.names import Names
 from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
 from bridge.outbox import Outbox, RedisOutbox
 from bridge.publication import Publication, identify, publication

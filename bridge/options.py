@@ -15,8 +15,8 @@ from uuid import UUID
 from celery.app.task import Task as CeleryTask
 
 from bridge.errors import ArgumentError, DeclarationError
-from bridge.gates import Turnstile
-from bridge.limits import Limit, Rate, limits_of, needs_of, rates_of, twice
+from bridge.limits.declared import Limit, Rate, limits_of, needs_of, rates_of, twice
+from bridge.limits.gates import Turnstile
 
 OPTIONS: Final = ("concurrency", "rate", "on_limit", "channel", "owner", "public_result", "mirror")
 ON_LIMIT: Final = ("wait", "drop", "cancel_running")
@@ -50,7 +50,7 @@ class Declaration:
 
     @cached_property
     def turnstile(self) -> Turnstile:
-        """What tells the gates of a run; see `bridge.gates.passage_of`."""
+        """What tells the gates of a run; see `bridge.limits.gates.passage_of`."""
         return Turnstile(self.task, self.limits, self.rates)
 
     def owner_of(self, arguments: Mapping[str, Any]) -> str | None:

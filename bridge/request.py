@@ -13,11 +13,11 @@ from celery.exceptions import TaskRevokedError
 from celery.worker.request import Request
 from celery.worker.strategy import hybrid_to_proto2
 
-from bridge.broker import own_queue
+from bridge.limits.broker import own_queue
 
 if TYPE_CHECKING:
-    from bridge.admission import Admission
     from bridge.extension import Bridge
+    from bridge.limits.admission import Admission
 
 _KILLED_WITHIN: Final = 10.0
 

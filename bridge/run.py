@@ -20,8 +20,8 @@ from typing import Any, Final, Protocol, TypeVar
 from bridge.appender import Reporter
 from bridge.errors import ArgumentError, PayloadTooLarge
 from bridge.events import DEEPEST_VALUE, LOG_LEVELS, LogLine, Patch, fold, is_deeper, run_uuid
-from bridge.fence import lease_lost
 from bridge.lifecycle import Identity
+from bridge.limits.fence import lease_lost
 from bridge.outbox import Outbox, OutboxUnavailable
 from bridge.text import LOG_LIMIT, MESSAGE_LIMIT, lines_of, public, public_json, shorten
 

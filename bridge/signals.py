@@ -19,9 +19,9 @@ from celery.exceptions import OperationalError
 from bridge import lifecycle
 from bridge.errors import ArgumentError
 from bridge.events import LogLine, Patch, run_uuid
-from bridge.gatekeeper import Gatekeeper
 from bridge.header import HEADER
-from bridge.reasons import reason
+from bridge.limits.gatekeeper import Gatekeeper
+from bridge.limits.reasons import reason
 from bridge.request import ended_because, goes_on_after_report, reported_request
 from bridge.run import Run, current_run, enter
 
@@ -192,7 +192,7 @@ class Signals:
     def process_shutdown(self, **_: Any) -> None:
         self._bridge.appender.close()
 
-    # Told by bridge.task, bridge.request and bridge.admission
+    # Told by bridge.task, bridge.request and bridge.limits.admission
 
     def told_of(self, meta: str, fields: dict[str, Any]) -> None:
         """A run whose worker died, or was taken for dead; `meta` tells whose it is."""

@@ -12,12 +12,12 @@ from typing import Any, ClassVar, TypeVar
 from celery import Task
 
 from bridge.errors import PublicError
-from bridge.limit_control import LimitsUnavailable
-from bridge.limits import Concurrency, Rate
+from bridge.limits.control import LimitsUnavailable
+from bridge.limits.declared import Concurrency, Rate
+from bridge.limits.targets import WHOLE
 from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
 from bridge.replacement import counting_on
 from bridge.run import Run, current_run, detached_run
-from bridge.targets import WHOLE
 
 log = logging.getLogger(__name__)
 

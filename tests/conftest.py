@@ -12,7 +12,7 @@ import httpx
 import pytest
 import redis
 
-from bridge.limit_scripts import LimitScripts
+from bridge.limits.scripts import LimitScripts
 from bridge.local import Stack
 from bridge.local.realtime.limits import TenantLimits
 from bridge.local.running import RunningStack

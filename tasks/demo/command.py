@@ -78,7 +78,7 @@ def _stage(options: argparse.Namespace, screen: Screen) -> Iterator[Stage]:
     with ExitStack() as exits:
         screen.title("starting the embedded stack, two worker pools, bridge and Flower")
         # Only now: these take a second to import, and the line above shows at once.
-        from bridge.limit_control import assume_nothing_runs
+        from bridge.limits.control import assume_nothing_runs
         from bridge.local import Stack
         from bridge.local.ports import choose_port
         from config.settings import Settings

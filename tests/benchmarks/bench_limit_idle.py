@@ -34,7 +34,7 @@ def one_kind(
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Parts of a core, and megabytes, of the worker's main process and of its keeper."""
     with worker(environment(client, plain), 2) as process:
-        keeper = next((each for each in process.children() if "bridge.keeper" in each.cmdline()), None)
+        keeper = next((each for each in process.children() if "bridge.limits.keeper" in each.cmdline()), None)
         time.sleep(5)  # what belongs to the start is over
         before = spent(process), spent(keeper)
         time.sleep(seconds)

@@ -15,7 +15,7 @@ from statistics import quantiles
 import psutil
 import redis
 
-from bridge.limit_scripts import LimitScripts
+from bridge.limits.scripts import LimitScripts
 from bridge.local.ports import choose_port
 from bridge.local.redis import find_redis_server
 from tests.waiting import wait_until

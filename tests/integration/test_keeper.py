@@ -18,7 +18,7 @@ import psutil
 import pytest
 import redis
 
-from bridge.keeper import Keeper
+from bridge.limits.keeper import Keeper
 from bridge.local.ports import choose_port
 from bridge.local.redis import find_redis_server
 from tests.processes import CHECKOUT, Process
@@ -32,7 +32,7 @@ PARENT = """
 import ctypes, json, os, signal, sys, time
 from datetime import timedelta
 url, key, worker, lease = json.loads(os.environ["KEEPER"])
-from bridge.keeper import Keeper
+from bridge.limits.keeper import Keeper
 keeper = Keeper(url, key, worker, timedelta(seconds=lease))
 keeper.start()
 """
@@ -42,7 +42,7 @@ import json, os, signal, time
 from datetime import timedelta
 import redis
 from celery import Celery, platforms, signals
-from bridge.keeper import Keeper
+from bridge.limits.keeper import Keeper
 
 url, key, worker, lease = json.loads(os.environ["KEEPER"])
 if "NO_PDEATHSIG" in os.environ:  # as on systems other than Linux with glibc
@@ -176,7 +176,7 @@ def children(pid: int) -> list[psutil.Process]:
 
 
 def keeper_of(pid: int) -> psutil.Process:
-    (found,) = [child for child in children(pid) if "bridge.keeper" in child.cmdline()]
+    (found,) = [child for child in children(pid) if "bridge.limits.keeper" in child.cmdline()]
     return found
 
 

@@ -16,12 +16,12 @@ from celery import Celery, _state
 
 from bridge.errors import ArgumentError
 from bridge.extension import Bridge
-from bridge.gates import passage_of
-from bridge.limit_control import LimitControl, LimitsUnavailable, assume_nothing_runs
-from bridge.limit_scripts import Answer, Ask, LimitScripts, Parcel
 from bridge.limits import Limit, Rate
+from bridge.limits.control import LimitControl, LimitsUnavailable, assume_nothing_runs
+from bridge.limits.gates import passage_of
+from bridge.limits.scripts import Answer, Ask, LimitScripts, Parcel
+from bridge.limits.survey import KeyState, LimitState
 from bridge.settings import BridgeSettings, LimitSettings, OutboxSettings
-from bridge.survey import KeyState, LimitState
 from bridge.testing import MemoryOutbox
 from tests.waiting import wait_until
 

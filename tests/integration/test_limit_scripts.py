@@ -12,9 +12,9 @@ import pytest
 import redis
 from redis.exceptions import ConnectionError, TimeoutError
 
-from bridge.limit_scripts import Ask, LimitScripts, Parcel
+from bridge.limits.own_connection import OwnConnection
+from bridge.limits.scripts import Ask, LimitScripts, Parcel
 from bridge.local.running import RunningStack
-from bridge.own_connection import OwnConnection
 
 LEASE = timedelta(minutes=1)
 

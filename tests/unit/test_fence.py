@@ -16,8 +16,8 @@ from redis import ConnectionError
 from bridge.appender import Appender
 from bridge.errors import TaskcastError
 from bridge.events import run_uuid
-from bridge.fence import Fence, LeaseLost
 from bridge.lifecycle import Identity
+from bridge.limits.fence import Fence, LeaseLost
 from bridge.run import Run
 from bridge.settings import BridgeSettings, LimitSettings
 from bridge.testing import MemoryOutbox

@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge import Limit, PublicError, Rate
-from bridge.gates import (
+from bridge.lifecycle import describe
+from bridge.limits.gates import (
     LONGEST_KEY,
     BadKey,
     BadUnits,
@@ -24,7 +25,6 @@ from bridge.gates import (
     encoded_key,
     passage_of,
 )
-from bridge.lifecycle import describe
 from bridge.options import Declaration, declare
 
 MINUTE = timedelta(minutes=1)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import ArgumentError
-from bridge.limit_values import kept, read_time, read_value, rough_time, understood, written, written_time
-from bridge.limits import LONGEST_PER, MOST_SLOTS, MOST_UNITS, Rate
+from bridge.limits.declared import LONGEST_PER, MOST_SLOTS, MOST_UNITS, Rate
+from bridge.limits.values import kept, read_time, read_value, rough_time, understood, written, written_time
 
 TIMES = st.integers(1, LONGEST_PER // timedelta(milliseconds=1)).map(lambda ms: timedelta(milliseconds=ms))
 

@@ -12,7 +12,7 @@ import pytest
 from celery import Celery, shared_task
 
 from bridge import ArgumentError, Bridge, DeclarationError, Limit, Rate
-from bridge.gates import passage_of
+from bridge.limits.gates import passage_of
 from bridge.testing import MemoryOutbox
 
 MINUTE = timedelta(minutes=1)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bridge import limits_cli
-from bridge.limit_control import LimitsUnavailable
+from bridge.limits import cli as limits_cli
+from bridge.limits.control import LimitsUnavailable
 
 
 def looks(*outcomes: str | BaseException) -> Callable[[], str]:

@@ -73,7 +73,7 @@ class Worker:
         """The process that renews its lease; found while the worker lives."""
         if self._keeper is None:
             of_worker = psutil.Process(self.pid).children()
-            (self._keeper,) = [each for each in of_worker if "bridge.keeper" in each.cmdline()]
+            (self._keeper,) = [each for each in of_worker if "bridge.limits.keeper" in each.cmdline()]
         return self._keeper
 
     def pool(self) -> list[psutil.Process]:

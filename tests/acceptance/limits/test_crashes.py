@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bridge.broker import PARKED
+from bridge.limits.broker import PARKED
 from bridge.scripts import source
 from bridge.settings import BridgeSettings
 from tests.acceptance.limits.conftest import LEASE

@@ -20,7 +20,7 @@ import redis
 from celery import Celery
 from celery.result import AsyncResult
 
-from bridge.limit_scripts import LimitScripts
+from bridge.limits.scripts import LimitScripts
 from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings
 from tests.acceptance.limits_pools.conftest import APP, TRANSPORT, Together

@@ -14,7 +14,7 @@ import redis
 from celery import uuid
 from celery.result import AsyncResult
 
-from bridge.limit_scripts import LimitScripts
+from bridge.limits.scripts import LimitScripts
 from bridge.local.running import RunningStack
 from tests.acceptance.limits_pools.conftest import POOLS, Fleet
 from tests.acceptance.limits_pools.history import History

@@ -1,10 +1,10 @@
-"""The commands of the plain model, one function each, as `bridge.limit_scripts` has them."""
+"""The commands of the plain model, one function each, as `bridge.limits.scripts` has them."""
 
 from __future__ import annotations
 
 import math
 
-from bridge.limit_scripts import Ask, Parcel
+from bridge.limits.scripts import Ask, Parcel
 from tests.integration.limits.model import RETOLD, Model, Run, Told, slots_of, split
 
 

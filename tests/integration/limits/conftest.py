@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from bridge.limit_scripts import LimitScripts
+from bridge.limits.scripts import LimitScripts
 from bridge.local.redis import find_redis_server
 from tests.integration.limits.desk import Desk
 from tests.integration.limits.virtual import scripts_on

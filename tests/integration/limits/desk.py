@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from redis import Redis
 
-from bridge.limit_scripts import Answer, Ask, LimitScripts, Parcel, Swept, Unacked
+from bridge.limits.scripts import Answer, Ask, LimitScripts, Parcel, Swept, Unacked
 from tests.integration.limits.virtual import START_OF_TIME, set_clock
 
 LEASE, GRANT = timedelta(seconds=16), timedelta(seconds=10)

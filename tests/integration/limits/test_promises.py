@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from bridge.limit_scripts import LASTING_KEYS, Ask, Parcel, Unacked
+from bridge.limits.scripts import LASTING_KEYS, Ask, Parcel, Unacked
 from tests.integration.limits.desk import LEASE, MINUTE, Desk
 from tests.integration.limits.dump import dumper
 from tests.integration.limits.virtual import set_clock

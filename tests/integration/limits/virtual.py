@@ -7,7 +7,7 @@ from functools import cache
 
 from redis import Redis
 
-from bridge.limit_scripts import LimitScripts
+from bridge.limits.scripts import LimitScripts
 from bridge.scripts import source
 
 PREFIX = "test"

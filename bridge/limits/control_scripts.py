@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
-from bridge.limit_scripts import LimitScripts
+from bridge.limits.scripts import LimitScripts
 
 _PAGE: Final = 200
 _AT_ONCE: Final = 16

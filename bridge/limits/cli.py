@@ -15,8 +15,8 @@ import click
 from bridge.cli import app_of, bridge_of, or_one_line
 
 if TYPE_CHECKING:
-    from bridge.limit_control import LimitControl
-    from bridge.survey import KeyState, LimitState
+    from bridge.limits.control import LimitControl
+    from bridge.limits.survey import KeyState, LimitState
 
 _HEADING: Final = ("name", "kind", "in force", "used", "waiting", "oldest wait", "paused")
 _NUMBERS: Final = {3, 4, 5}
@@ -55,7 +55,7 @@ def limits(context: click.Context, as_json: bool, watch: bool, keys: int) -> Non
 @click.pass_context
 def set_(context: click.Context, name: str, value: str) -> None:
     """Put VALUE in force for the limit NAME: slots such as 5, or a rate such as 100/1m."""
-    from bridge.limit_values import read_value, written
+    from bridge.limits.values import read_value, written
 
     def change() -> None:
         new = read_value(value)
@@ -81,7 +81,7 @@ def reset(context: click.Context, name: str) -> None:
 @click.pass_context
 def pause(context: click.Context, target: str, key: str | None, how_long: str | None) -> None:
     """Let no run of TARGET start: a task, a limit or a rate by its name."""
-    from bridge.limit_values import read_time, written_time
+    from bridge.limits.values import read_time, written_time
 
     def change() -> None:
         time = None if how_long is None else read_time(how_long)
@@ -119,7 +119,7 @@ def _named(target: str, key: str | None) -> str:
 
 def _follow(look: Callable[[], str]) -> None:
     """Show it anew each second; an outage is told once and waited out."""
-    from bridge.limit_control import LimitsUnavailable
+    from bridge.limits.control import LimitsUnavailable
 
     away = ""
     while True:
@@ -139,7 +139,7 @@ def _as_json(states: Sequence[LimitState]) -> str:
 
 
 def _object(state: LimitState | KeyState) -> dict[str, Any]:
-    from bridge.limits import Rate
+    from bridge.limits.declared import Rate
 
     members: dict[str, Any] = {}
     for name in state.__slots__:
@@ -182,7 +182,7 @@ def _rows(state: LimitState) -> Iterator[Sequence[str]]:
 
 
 def _value(state: LimitState) -> str:
-    from bridge.limit_values import written
+    from bridge.limits.values import written
 
     if state.kind not in ("slots", "rate"):
         return ""
@@ -196,7 +196,7 @@ def _counts(state: LimitState | KeyState) -> tuple[str, ...]:
 
 
 def _time(time: timedelta | None) -> str:
-    from bridge.limit_values import rough_time
+    from bridge.limits.values import rough_time
 
     return "" if time is None else rough_time(time)
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from bridge.errors import ArgumentError
-from bridge.gates import Gate, encoded_key, field_of, quoted
-from bridge.survey import is_cut
+from bridge.limits.gates import Gate, encoded_key, field_of, quoted
+from bridge.limits.survey import is_cut
 
 if TYPE_CHECKING:
     from bridge.extension import Bridge

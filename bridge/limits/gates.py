@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from bridge.errors import PublicError
-from bridge.limits import Inputs, Limit, Rate, called, name_of
+from bridge.limits.declared import Inputs, Limit, Rate, called, name_of
 
 if TYPE_CHECKING:
     from bridge.options import Declaration

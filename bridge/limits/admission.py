@@ -1,7 +1,7 @@
 """Admission: whether a run may start now, asked in the worker's main process right before the pool.
 
 A run that may not is parked in Redis and acked at the broker: it holds no pool slot and no prefetch
-room. See `bridge.limit_scripts` for who decides, `bridge.pacer` for what happens in between.
+room. See `bridge.limits.scripts` for who decides, `bridge.limits.pacer` for what happens in between.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from redis.exceptions import ConnectionError
 from redis.retry import Retry
 
 from bridge import lifecycle
-from bridge.broker import Broker, Mark
 from bridge.errors import PublicError
 from bridge.events import run_uuid
-from bridge.gates import passage_of, quoted
 from bridge.header import HEADER, Header, counted
 from bridge.lifecycle import WorkersLost
-from bridge.limit_scripts import Answer, Ask, Ended, LimitScripts, Parcel, Unacked, Victim
+from bridge.limits.broker import Broker, Mark
+from bridge.limits.gates import passage_of, quoted
+from bridge.limits.scripts import Answer, Ask, Ended, LimitScripts, Parcel, Unacked, Victim
 from bridge.request import unstarted
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Admission:
         except RedisError as error:
             self.lost(error)
 
-    # For bridge.pacer, from its thread
+    # For bridge.limits.pacer, from its thread
 
     def free(self, execution: Execution, unacked: Unacked | None = None) -> bool:
         """Release an execution's slots, and ack its message; False when Redis is away."""

@@ -116,7 +116,7 @@ class Keeper:
         write.write(self._line)
         # A session of its own: signals to the worker's group or from its terminal are not for the keeper.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "bridge.keeper"], stdin=read, stdout=subprocess.DEVNULL,
+            [sys.executable, "-P", "-m", "bridge.limits.keeper"], stdin=read, stdout=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": _import_path()}, start_new_session=True,
         )  # fmt: skip
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from celery.worker.control import Panel
 from redis import RedisError
 
-from bridge.admission import Admission
-from bridge.custody import Custody
-from bridge.keeper import Keeper
-from bridge.pacer import Pacer
-from bridge.positions import Positions
+from bridge.limits.admission import Admission
+from bridge.limits.custody import Custody
+from bridge.limits.keeper import Keeper
+from bridge.limits.pacer import Pacer
+from bridge.limits.positions import Positions
 
 if TYPE_CHECKING:
     from bridge.extension import Bridge

@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import Final
 
 from bridge.errors import ArgumentError
-from bridge.gates import value_of
-from bridge.limits import LONGEST_PER, Limit, Rate
+from bridge.limits.declared import LONGEST_PER, Limit, Rate
+from bridge.limits.gates import value_of
 
 Value = int | Rate
 """What is in force: slots, or a rate."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bridge.errors import DeclarationError
-from bridge.gates import field_of, value_of
-from bridge.limits import Limit, Rate, called, name_of
+from bridge.limits.declared import Limit, Rate, called, name_of
+from bridge.limits.gates import field_of, value_of
 from bridge.options import Declaration
 
 

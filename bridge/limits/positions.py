@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from bridge.events import Patch
 from bridge.lifecycle import waiting
-from bridge.limit_scripts import LimitScripts, Moved
-from bridge.reasons import reason
+from bridge.limits.reasons import reason
+from bridge.limits.scripts import LimitScripts, Moved
 
 log = logging.getLogger(__name__)
 

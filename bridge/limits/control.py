@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 from redis import Redis, RedisError
 
-from bridge.control_scripts import ControlScripts, Known
 from bridge.errors import ArgumentError, TaskcastError
-from bridge.limit_values import Value, checked_time, kept, read_value, understood
+from bridge.limits.control_scripts import ControlScripts, Known
+from bridge.limits.survey import NOTHING, LimitState, Tally, states
+from bridge.limits.targets import WHOLE, Targets, possible
+from bridge.limits.values import Value, checked_time, kept, read_value, understood
 from bridge.settings import BridgeSettings
-from bridge.survey import NOTHING, LimitState, Tally, states
-from bridge.targets import WHOLE, Targets, possible
 
 if TYPE_CHECKING:
     from bridge.extension import Bridge

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bridge.gates import Gate
+from bridge.limits.gates import Gate
 
 _SENTENCES: Final = {
     "rate": "Waiting: as many as may start in this time have started.",

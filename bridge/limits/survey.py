@@ -10,9 +10,9 @@ from datetime import timedelta
 from typing import Final
 from urllib.parse import unquote
 
-from bridge.control_scripts import Known, Line
-from bridge.gates import Gate
-from bridge.limit_values import Value, understood
+from bridge.limits.control_scripts import Known, Line
+from bridge.limits.gates import Gate
+from bridge.limits.values import Value, understood
 
 NOTHING: Final = timedelta(0)
 

@@ -17,11 +17,11 @@ from typing import Final
 
 from redis import RedisError
 
-from bridge.admission import Admission, member_held_by
-from bridge.custody import Custody
-from bridge.keeper import Keeper
-from bridge.limit_scripts import Swept
-from bridge.positions import Positions
+from bridge.limits.admission import Admission, member_held_by
+from bridge.limits.custody import Custody
+from bridge.limits.keeper import Keeper
+from bridge.limits.positions import Positions
+from bridge.limits.scripts import Swept
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The Lua commands behind limits, one typed function each; nobody else sees KEYS and ARGV.
 
 A run waits in a *lane* with those that need the same gates; see `bridge/lua/limits_lanes.lua` for how
-lanes take turns, and `bridge.gates` for what a lane's text means.
+lanes take turns, and `bridge.limits.gates` for what a lane's text means.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from redis import Redis
 
-from bridge.own_connection import OwnConnection
+from bridge.limits.own_connection import OwnConnection
 from bridge.scripts import milliseconds, source
 
 TOMBSTONE: Final = timedelta(minutes=1)
