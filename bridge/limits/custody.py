@@ -52,16 +52,7 @@ class Custody:
 
     def restore_orphans(self) -> int:
         """Give back what dead workers had taken; returns how many messages."""
-        found = 0
-        registered: dict[Any, Any] = self._redis.hgetall(self._register)
-        for raw, keys in registered.items():
-            worker = raw.decode() if isinstance(raw, bytes) else raw
-            if worker != self._worker and self._redis.zscore(self._workers, worker) is None:
-                found += self._restore(*json.loads(keys))
-                self._redis.hdel(self._register, worker)
-        if found:
-            log.warning("%d messages that dead workers had taken are in their queues again", found)
-        return found
+        return restore_orphans(self._app, self._redis, self._register, self._workers, asking=self._worker)
 
     def restore_strays(self) -> int:
         """Give back what this worker had taken over a connection that broke; returns how many messages."""
@@ -82,11 +73,29 @@ class Custody:
             known |= {str(request.message.delivery_tag) for request in tuple(requests)}
         return known
 
-    def _restore(self, *keys: str) -> int:
-        with self._app.connection_for_write() as connection:
-            channel: Any = connection.default_channel
-            tags = [_text(tag) for tag in channel.client.zrange(keys[1], 0, -1)]
-            return _give_back(channel, keys, tags)
+
+def restore_orphans(app: Celery, redis: Redis, register: str, workers: str, asking: str = "") -> int:
+    """Give back the messages of workers that are registered, and not among those that live.
+
+    A worker that asks lives, whatever the others take it for.
+    """
+    found = 0
+    registered: dict[Any, Any] = redis.hgetall(register)
+    for raw, keys in registered.items():
+        worker = _text(raw)
+        if worker != asking and redis.zscore(workers, worker) is None:
+            found += _restore(app, *json.loads(keys))
+            redis.hdel(register, worker)
+    if found:
+        log.warning("%d messages that dead workers had taken are in their queues again", found)
+    return found
+
+
+def _restore(app: Celery, *keys: str) -> int:
+    with app.connection_for_write() as connection:
+        channel: Any = connection.default_channel
+        tags = [_text(tag) for tag in channel.client.zrange(keys[1], 0, -1)]
+        return _give_back(channel, keys, tags)
 
 
 def _give_back(channel: Any, keys: Any, tags: Any) -> int:
