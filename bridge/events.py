@@ -63,7 +63,8 @@ class Patch:
     shown to people, never used for order. `fresh` opens a run or an attempt, and takes nothing back
     when that attempt was already seen going on; `existing` touches known runs only.
     `parts` is how many equal parts this run adds to the run that it reports to. What is `replayed` may be
-    older than what its row knows already.
+    older than what its row knows already. What `expected` a version of its row changes nothing once the row
+    has moved on.
     """
 
     run_id: str
@@ -76,6 +77,7 @@ class Patch:
     parts: int = 1
     version: int = 0
     replayed: bool = False
+    expected: int | None = None
 
     @property
     def status(self) -> str | None:
@@ -92,6 +94,7 @@ class Patch:
             and self.attempt == later.attempt
             and self.fresh == later.fresh
             and not (self.replayed or later.replayed)  # in one, the old would pass as new
+            and self.expected is None is later.expected
             and (later.existing or not self.existing)  # after a patch that makes rows, the row exists
             and not ("status" in self.fields and "status" in later.fields)
         )
@@ -161,6 +164,8 @@ def encode(patch: Patch) -> bytes:
         entry["existing"] = True
     if patch.parts != 1:
         entry["parts"] = patch.parts
+    if patch.expected is not None:
+        entry["expected"] = patch.expected
     return _JSON.encode(entry).encode("utf-8", "replace")
 
 
@@ -188,6 +193,7 @@ def decode(stream_id: str, raw: bytes, first: str | None = None) -> Patch:
             parts=_integer(entry.get("parts", 1), "parts"),
             version=version,
             replayed=first is not None,
+            expected=_expected(entry.get("expected")),
         )
     except BadEntry:
         raise
@@ -211,6 +217,12 @@ def _earlier(first: int, version: int) -> int:
     if first > version:
         raise BadEntry("it claims to be newer than it is")
     return first
+
+
+def _expected(version: Any) -> int | None:
+    if version is not None and (type(version) is not int or not 0 <= version < 2**63):
+        raise BadEntry("expected is no version")
+    return version
 
 
 def _log_entry(line: LogLine) -> list[Any]:

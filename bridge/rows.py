@@ -15,13 +15,23 @@ from typing import Any, Final, Protocol
 
 import httpx
 
-from bridge.errors import BatchRefused, BatchTooLarge, KeyRefused, SchemaMissing, SupabaseUnavailable
+from bridge.errors import (
+    BatchRefused,
+    BatchTooLarge,
+    KeyRefused,
+    SchemaMissing,
+    SupabaseUnavailable,
+    TooMuchAtOnce,
+)
 from bridge.events import Patch
-from bridge.settings import SupabaseSettings
+from bridge.exchange import exchange, retry_after
+from bridge.settings import DEPLOYMENT, SupabaseSettings
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 _BODY_LIMIT: Final = 4_000_000
 _DATA_ERRORS: Final = ("22", "23", "P0")  # SQLSTATE classes: data, integrity, refused by a trigger
+_LIMIT_PASSED: Final = "54"  # the class of data that Postgres has no room for, an index row for one
+_TOO_SLOW: Final = ("57014", "55P03")  # the statement's time is up, or that of waiting for a lock
 _CODE: Final = re.compile(r"[A-Z0-9]{1,12}")
 
 Snapshot = dict[str, Any]
@@ -61,7 +71,7 @@ class Rows(Protocol):
         """Write the patches in order, all or none, and say what each one did; a repeat is harmless.
 
         Raises:
-            BatchRefused, BatchTooLarge, KeyRefused, SchemaMissing, SupabaseUnavailable.
+            BatchRefused, BatchTooLarge, TooMuchAtOnce, KeyRefused, SchemaMissing, SupabaseUnavailable.
         """
 
     async def snapshots(self, run_ids: Sequence[str]) -> list[Announcement]:
@@ -74,17 +84,20 @@ class Rows(Protocol):
 class SupabaseRows:
     """Rows behind `<url>/rest/v1`, written by the SQL function `mirror_runs`."""
 
-    def __init__(self, settings: SupabaseSettings, timeout: timedelta = timedelta(seconds=10)) -> None:
-        self._url = settings.url
+    def __init__(
+        self,
+        settings: SupabaseSettings,
+        timeout: timedelta = timedelta(seconds=10),
+        deployment: str = DEPLOYMENT,
+    ) -> None:
+        self._url, self._within = settings.url, timeout.total_seconds()
+        self._deployment = deployment
         self._client = httpx.AsyncClient(
-            base_url=f"{settings.url}/rest/v1/rpc/",
-            headers=headers_for(settings),
-            timeout=timeout.total_seconds(),
-            cookies=no_cookies(),
+            headers=headers_for(settings), timeout=self._within, cookies=no_cookies()
         )
 
     async def mirror(self, batch: Sequence[Patch]) -> list[Mirrored]:
-        body = b'{"batch":[' + b",".join(map(_element, batch)) + b"]}"
+        body = b'{"batch":[' + b",".join(_element(patch, self._deployment) for patch in batch) + b"]}"
         if len(body) > _BODY_LIMIT and len(batch) > 1:
             raise BatchTooLarge(f"the batch is {len(body)} bytes")
         answer = await self._call("mirror_runs", body)
@@ -97,12 +110,12 @@ class SupabaseRows:
 
     async def snapshots(self, run_ids: Sequence[str]) -> list[Announcement]:
         body = json.dumps({"ids": list(run_ids)}).encode()
-        answer = await self._call("run_snapshots", body)
+        answer = await self._ask("run_snapshots", body)
         with self._as_ours():
             return _announcements(answer)
 
     async def check(self) -> None:
-        version = await self._call("taskcast_schema_version", b"{}")
+        version = await self._ask("taskcast_schema_version", b"{}")
         if type(version) is not int:
             raise not_supabase(self._url)
         if version < SCHEMA_VERSION:
@@ -122,8 +135,15 @@ class SupabaseRows:
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise not_supabase(self._url) from error
 
+    async def _ask(self, function: str, body: bytes) -> Any:
+        try:
+            return await self._call(function, body)
+        except (BatchRefused, BatchTooLarge) as error:  # of what holds no batch, no batch is the cause
+            raise SupabaseUnavailable(f"{self._url}/rest/v1 cannot be read: {error}") from error
+
     async def _call(self, function: str, body: bytes) -> Any:
-        return await answered(self._client.post(function, content=body), self._url)
+        asked = exchange(self._client, f"{self._url}/rest/v1/rpc/{function}", body, self._within)
+        return await answered(asked, self._url)
 
 
 async def answered(asked: Awaitable[httpx.Response], url: str) -> Any:
@@ -175,9 +195,11 @@ def error_of(response: httpx.Response, url: str) -> Exception:
         return SchemaMissing(f"the database at {url} lacks the bridge's tables and functions; {_remedy()}")
     if status == 413:
         return BatchTooLarge("the request is too large for the REST API")
-    if 400 <= status < 500 and code[:2] in _DATA_ERRORS:
+    if code[:2] == _LIMIT_PASSED or (400 <= status < 500 and code[:2] in _DATA_ERRORS):
         return BatchRefused(code, reason)
-    return SupabaseUnavailable(f"{url}/rest/v1 answers {status} {code}".rstrip())
+    if code in _TOO_SLOW:
+        return TooMuchAtOnce(f"{url}/rest/v1 takes too long over the batch ({code})")
+    return SupabaseUnavailable(f"{url}/rest/v1 answers {status} {code}".rstrip(), retry_after(response))
 
 
 def _problem(body: bytes) -> tuple[str, str]:
@@ -194,8 +216,8 @@ def _remedy() -> str:
     return f"apply the migrations: supabase --workdir {Path(__file__).parent} db push"
 
 
-def _element(patch: Patch) -> bytes:
-    element = {
+def _element(patch: Patch, deployment: str = DEPLOYMENT) -> bytes:
+    element: dict[str, Any] = {
         "id": patch.run_id,
         "attempt": patch.attempt,
         "version": patch.version,
@@ -203,7 +225,8 @@ def _element(patch: Patch) -> bytes:
         "fresh": patch.fresh,
         "existing": patch.existing,
         "parts": patch.parts,
-        "set": patch.fields,
+        # Whose the run is, for the row that it makes; what has no status makes none.
+        "set": {**patch.fields, "deployment": deployment} if patch.status else patch.fields,
         "logs": [
             {
                 "v": line.version,
@@ -215,6 +238,8 @@ def _element(patch: Patch) -> bytes:
             for line in patch.logs
         ],
     }
+    if patch.expected is not None:
+        element["expected"] = patch.expected
     try:
         text = json.dumps(element, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:

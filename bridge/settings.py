@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+DEPLOYMENT: Final = "default"
 
 PositiveTime = Annotated[timedelta, Field(gt=timedelta(0))]
 
@@ -121,6 +123,11 @@ class BridgeSettings(_Settings):
     limits: LimitSettings = LimitSettings()
     broadcast: BroadcastSettings = BroadcastSettings()
     publisher: PublisherSettings = PublisherSettings()
+    deployment: str = Field(
+        default=DEPLOYMENT,
+        pattern=r"^[A-Za-z0-9_.-]{1,60}$",
+        description="tells its rows from those of other deployments that share the Supabase project",
+    )
     expose_errors: bool = Field(
         default=False, description="show the text of any exception to the user, not only PublicError's"
     )

@@ -170,6 +170,8 @@ class MemoryRows:
 def _refusal(before: Row | None, patch: Patch) -> str | None:
     if before is None:
         return "unknown" if patch.existing else None
+    if patch.expected is not None and patch.expected != before["version"] < patch.version:
+        return "stale"
     if patch.attempt < before["attempt"]:
         return "stale"
     if patch.attempt == before["attempt"] and patch.version <= before["version"]:

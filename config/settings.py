@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     limits_lease_seconds: int = Field(default=15, ge=1, le=3_600)
     limits_grant_seconds: int = Field(default=5, ge=1, le=3_600)
     limits_positions_per_second: int = Field(default=50, ge=0)
+    deployment: str = Field(default="default", pattern=r"^[A-Za-z0-9_.-]{1,60}$")
     expose_errors: bool = False
 
     openai_api_key: SecretStr | None = None
@@ -97,6 +98,7 @@ class Settings(BaseSettings):
                 messages_per_second=self.broadcast_messages_per_second,
                 listeners=self.broadcast_listeners,
             ),
+            deployment=self.deployment,
             expose_errors=self.expose_errors,
         )
 

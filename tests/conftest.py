@@ -70,6 +70,7 @@ def settings_on(stack: RunningStack, prefix: str) -> BridgeSettings:
         limits=limits,
         supabase=SupabaseSettings(url=stack.url, key=stack.service_key),  # type: ignore[arg-type]
         broadcast=BroadcastSettings(messages_per_second=2_000),
+        deployment=prefix,
     )
 
 

@@ -80,6 +80,7 @@ def histories(draw: st.DrawFn) -> list[list[Patch]]:
                 existing=draw(st.sampled_from([kind is places] * 3 + [True])),
                 parts=draw(st.integers(0, 3)),
                 version=version,
+                expected=draw(st.sampled_from([None] * 4 + [version - 1, version - 2])),
             )
         )
     cuts = sorted(draw(st.lists(st.integers(0, len(patches)), max_size=3)))

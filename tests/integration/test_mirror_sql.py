@@ -496,6 +496,10 @@ def test_anon_may_not_even_look(mirror: Mirror, table: str) -> None:
         "select public.run_snapshots('{}')",
         "select public.taskcast_schema_version()",
         "select taskcast.mirror_run('{}')",
+        "select taskcast.is_overtaken('{}')",
+        "select public.quiet_runs('default', 0, null, 1)",
+        "select public.quiet_tickets('default', 0, 1)",
+        "select public.return_tickets('[]')",
     ],
 )
 def test_users_may_not_call_what_the_bridge_calls(mirror: Mirror, role: str, call: str) -> None:
@@ -623,7 +627,8 @@ def test_every_table_of_ours_has_row_level_security(mirror: Mirror) -> None:
 def test_every_function_of_ours_fixes_its_search_path(mirror: Mirror) -> None:
     found = mirror.query(
         "select proname from pg_proc where (pronamespace = 'taskcast'::regnamespace or proname in "
-        "('mirror_runs', 'run_snapshots', 'taskcast_schema_version')) "
+        "('mirror_runs', 'run_snapshots', 'taskcast_schema_version', 'quiet_runs', 'quiet_tickets', "
+        "'return_tickets')) "
         "and coalesce(array_to_string(proconfig, ','), '') not like '%%search_path=%%'"
     )
     assert found == []
