@@ -27,7 +27,10 @@ class Outage:
         return self._failures > 0
 
     def failed(self, error: Exception) -> float:
-        """Note a failure; returns the seconds to wait, growing to the maximum, with jitter."""
+        """Note a failure; returns the seconds to wait, growing to the maximum, with jitter.
+
+        What the other side asked for (`retry_after` of the error) is never cut short.
+        """
         reason = str(error)
         now = time.monotonic()
         if not self._failures:
@@ -37,7 +40,8 @@ class Outage:
             self._reason, self._said_at = reason, now
         delay = min(self._max, _FIRST * 2.0 ** min(self._failures, 30))
         self._failures += 1
-        return delay * random.uniform(0.5, 1.0)
+        asked: float = getattr(error, "retry_after", 0.0)
+        return max(delay * random.uniform(0.5, 1.0), asked * random.uniform(1.0, 1.1))
 
     def healed(self) -> None:
         """Note a success."""

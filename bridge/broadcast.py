@@ -10,12 +10,15 @@ from typing import Final, Protocol
 import httpx
 
 from bridge.errors import BatchTooLarge, KeyRefused, MessagesRefused, SupabaseUnavailable
+from bridge.exchange import exchange, retry_after
 from bridge.messages import Message
 from bridge.rows import headers_for, no_cookies
 from bridge.settings import SupabaseSettings
 
 BODY_LIMIT: Final = 1_000_000
 """Bytes of payloads in one request; Realtime refuses bodies above 8 MB."""
+
+_FITS_ANYWHERE: Final = 16_000  # bytes of a payload; whoever refuses that as too large refuses everything
 
 
 class RateExceeded(SupabaseUnavailable):
@@ -40,19 +43,16 @@ class RealtimeBroadcaster:
         self, settings: SupabaseSettings, private: bool = True, timeout: timedelta = timedelta(seconds=10)
     ) -> None:
         self._url = f"{settings.url}/realtime/v1/api/broadcast"
-        self._private = private
+        self._private, self._within = private, timeout.total_seconds()
         self._client = httpx.AsyncClient(
-            headers=headers_for(settings), timeout=timeout.total_seconds(), cookies=no_cookies()
+            headers=headers_for(settings), timeout=self._within, cookies=no_cookies()
         )
 
     async def send(self, messages: Sequence[Message]) -> None:
         body = b'{"messages":[' + b",".join(self._encoded(message) for message in messages) + b"]}"
-        try:
-            response = await self._client.post(self._url, content=body)
-        except httpx.HTTPError as error:
-            raise SupabaseUnavailable(f"no answer from {self._url} ({type(error).__name__})") from error
+        response = await exchange(self._client, self._url, body, self._within)
         if response.status_code != 202:
-            raise self._error_of(response, len(messages))
+            raise self._error_of(response, messages)
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -61,24 +61,25 @@ class RealtimeBroadcaster:
         envelope = {"topic": message.topic, "event": message.event, "private": self._private}
         return json.dumps(envelope).encode()[:-1] + b',"payload":' + message.payload + b"}"
 
-    def _error_of(self, response: httpx.Response, count: int) -> Exception:
-        status = response.status_code
+    def _error_of(self, response: httpx.Response, messages: Sequence[Message]) -> Exception:
+        status, count = response.status_code, len(messages)
         if status in (401, 403):
             return KeyRefused(
                 f"{self._url} refuses the key ({status}); the bridge needs the project's secret key: "
                 "set SUPABASE_SECRET_KEY"
             )
-        if status == 413 and count == 1:  # nothing smaller is left to try, and others wait behind it
-            return MessagesRefused(frozenset({0}), "413")
+        if status == 413 and count == 1 and len(messages[0].payload) > _FITS_ANYWHERE:
+            return MessagesRefused(frozenset({0}), "413")  # nothing smaller to try, and others wait behind it
         if status == 413 or (status == 429 and b"batch size" in response.content):
             return BatchTooLarge(f"Realtime takes no batch of this size now ({status})")
         if status == 429:
-            return RateExceeded("Realtime says that the message rate of the plan is exceeded")
+            reason = "Realtime says that the message rate of the plan is exceeded"
+            return RateExceeded(reason, retry_after(response))
         if status == 422:
             positions = _bad_positions(response).intersection(range(count))
             if positions:
                 return MessagesRefused(positions, "422")
-        return SupabaseUnavailable(f"{self._url} answers {status}")
+        return SupabaseUnavailable(f"{self._url} answers {status}", retry_after(response))
 
 
 def _bad_positions(response: httpx.Response) -> frozenset[int]:

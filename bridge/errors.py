@@ -81,7 +81,18 @@ def _rebuild_public_error(cls: type[PublicError], message: str, code: str) -> Pu
 
 
 class SupabaseUnavailable(TaskcastError):
-    """Supabase did not answer, or answered that it cannot now; the same request is worth repeating."""
+    """Supabase did not answer, or answered that it cannot now; the same request is worth repeating.
+
+    `retry_after` are the seconds that it asked to be left alone.
+    """
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TooMuchAtOnce(SupabaseUnavailable):
+    """Supabase was not done with a request in time; a smaller one may be."""
 
 
 class KeyRefused(TaskcastError):
