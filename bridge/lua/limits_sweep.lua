@@ -147,8 +147,10 @@ for _, gate in ipairs(to_wake) do
 end
 wake(waited_at, now)
 
-if not redis.call('SET', P .. 'pacer', asking, 'NX', 'PX', stay) and redis.call('GET', P .. 'pacer') == asking then
-  redis.call('PEXPIRE', P .. 'pacer', stay)
+if not redis.call('SET', P .. 'pacer', asking, 'NX', 'PX', stay) then
+  -- A dead worker that was the pacer when the clock was set back would stay it for as long.
+  local is_stale = redis.call('PTTL', P .. 'pacer') > stay
+  if is_stale or redis.call('GET', P .. 'pacer') == asking then redis.call('PEXPIRE', P .. 'pacer', stay) end
 end
 local next_at = now + lease
 for _, name in ipairs({ 'due', 'grants', 'ending' }) do

@@ -26,6 +26,7 @@ class Both:
         self.root = self.scripts.root
         self.epoch = ""
         self.twin: dict[str, str] = {}
+        self.next_in = timedelta(0)
 
     def _is_queued(self, queue: str, message: str) -> bool:
         return self.redis.lpos(queue, message) is not None
@@ -70,6 +71,7 @@ class Both:
         told = sorted((one.member, one.why, one.message.decode()) for one in swept.ended)
         assert told == sorted(ended)  # type: ignore[type-var]
         assert swept.outgoing == len(self.model.outgoing)
+        self.next_in = swept.next_in
         return [member for member, *_ in told]
 
     def withdraw(self, task_id: str) -> str | None:

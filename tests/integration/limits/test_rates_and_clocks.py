@@ -9,6 +9,8 @@ import pytest
 from tests.integration.limits.desk import LEASE, MINUTE, Desk
 from tests.integration.limits.virtual import set_clock
 
+LEASE_MS = int(LEASE.total_seconds() * 1000)
+
 
 def test_a_run_of_many_units_is_not_starved_by_runs_of_few(desk: Desk) -> None:
     desk.declare(rate_r=f"5:{MINUTE}")
@@ -49,8 +51,39 @@ def test_a_clock_that_is_set_back_ends_no_start_early(desk: Desk) -> None:
     desk.declare(grace=True, slots_a="1")
     desk.later(1)
     assert desk.ask("task|a| slots|a|").gate == "start||"
-    desk.later(int(LEASE.total_seconds() * 1000))
+    desk.later(LEASE_MS)
     assert desk.granted() == ["run1:1:0"]
+
+
+@pytest.mark.parametrize("back", [0, 1, 15_999, MINUTE, 3_600_000])
+@pytest.mark.parametrize("sweeps_before", [0, 1, 2])
+def test_lanes_that_are_left_at_a_start_which_is_over_go_on_and_then_sweeps_pause(
+    desk: Desk, sweeps_before: int, back: int
+) -> None:
+    desk.declare(grace=True, slots_user="1", slots_all="1000")
+    for user in range(300):
+        assert desk.ask(f"task|t| slots|user|{user} slots|all|").gate == "start||"
+    desk.now += LEASE_MS
+    set_clock(desk.redis, desk.now)
+    for _ in range(sweeps_before):  # each moves 64 lanes
+        desk.sweep()
+    swept = desk.later(-back)
+    if not sweeps_before:  # then it was not known yet that the start was over
+        swept = desk.later(LEASE_MS)
+    for _ in range(300 // 64):
+        if desk.at():
+            assert swept.next_in == timedelta(0)
+            swept = desk.sweep()
+    assert not desk.at()
+    assert swept.next_in > timedelta(0)
+    assert not desk.redis.exists(f"{desk.scripts.root}due")
+
+
+def test_a_clock_that_is_set_back_keeps_no_dead_worker_in_the_seat_of_the_pacer(desk: Desk) -> None:
+    assert desk.sweep("alive").is_pacer
+    desk.redis.set(f"{desk.scripts.root}pacer", "dead", px=3_600_000)  # what is left of 3 s after such a step
+    assert not desk.sweep("alive").is_pacer
+    assert desk.redis.pttl(f"{desk.scripts.root}pacer") <= 3_000
 
 
 @pytest.mark.parametrize("back", [1, 59, 61, MINUTE, 3_600_000])
