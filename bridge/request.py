@@ -119,6 +119,20 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
         if self._admission is not None:
             self._admission.forget(self)
 
+    def _announce_cancelled(self, *args: Any, **kwargs: Any) -> None:
+        """A cold shutdown, or the loss of the broker's connection, has ended what executes this run."""
+        super()._announce_cancelled(*args, **kwargs)
+        if self._admission is not None:
+            # Not here: this may be a signal's handler, which has interrupted whoever holds a lock.
+            self._admission.later(self._tell_cancelled)
+
+    def _tell_cancelled(self) -> None:
+        bridge = self._bridge
+        if bridge is not None and self.acknowledged:  # nobody will try it again
+            bridge.signals.lost(self.task, self._context, store_result=self.store_errors)
+        elif bridge is not None:
+            bridge.signals.requeued(self.task, self._context)
+
     @property
     def _bridge(self) -> Bridge | None:
         return getattr(self.app, "bridge", None)

@@ -157,9 +157,9 @@ class Signals:
         if request.get("id"):  # else an error after the run, told by task_internal_error
             self._end(sender, request, fields)
 
-    def task_retry(self, sender: Any, request: Any, reason: Any, **_: Any) -> None:
+    def task_retry(self, sender: Any, request: Any, reason: Any = None, **_: Any) -> None:
         """Tells why there is another attempt; that attempt's own message was published before."""
-        if not self._follows(sender):
+        if not self._follows(sender) or reason is None:  # of a run that is cancelled, told by its request
             return
         run = self._current(request.id)
         if run is None:  # the main process took the run back, its message stays
@@ -226,6 +226,13 @@ class Signals:
             return
         identity = self._bridge.identity_of(sender, request, None, None)
         self._append(identity, request.get("retries"), {"status": "queued", "state": "PENDING"})
+
+    def lost(self, sender: Any, request: Any, store_result: bool) -> None:
+        """The run was stopped, and its message was acked before: nobody will try it again."""
+        error = lifecycle.WorkersLost()
+        sender.backend.mark_as_failure(request.id, error, request=request, store_result=store_result)
+        if self._follows(sender):
+            self._end(sender, request, lifecycle.failed(error, expose=False))
 
     # Pieces
 
