@@ -15,6 +15,7 @@ class Proxy:
 
     Attributes:
         delay: seconds that each piece waits, on its way to Redis and back.
+        frozen: nothing passes, and no connection is closed, as if a cable was pulled.
         swallow: once something with these bytes is sent to Redis, its answer is lost with the connection.
     """
 
@@ -24,6 +25,7 @@ class Proxy:
         self.url = f"redis://{LOOPBACK}:{self._listener.getsockname()[1]}/0"
         self.delay = 0.0
         self.refuses = False
+        self.frozen = False
         self.swallow: list[bytes] = []
         self.swallowed = 0
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -46,7 +48,11 @@ class Proxy:
                 if self.refuses:
                     _close(client)
                     continue
-                server = socket.create_connection(self._to)
+                try:
+                    server = socket.create_connection(self._to)
+                except OSError:  # nobody listens there at present
+                    _close(client)
+                    continue
                 self._pairs.append((client, server))
                 doomed = threading.Event()
                 threading.Thread(target=self._there, args=(client, server, doomed), daemon=True).start()
@@ -75,6 +81,8 @@ class Proxy:
     def _wait(self) -> None:
         if self.delay:
             time.sleep(self.delay)
+        while self.frozen:
+            time.sleep(0.02)
 
 
 def _close(*sockets: socket.socket) -> None:

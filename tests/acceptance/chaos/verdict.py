@@ -1,0 +1,154 @@
+"""Compares the three ledgers: which runs are lost, doubled or wrong, and which were done again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from bridge.events import FINAL_STATUSES
+from tests.acceptance.chaos.faults import Fault
+from tests.acceptance.chaos.journal import Execution
+from tests.acceptance.chaos.kinds import Kind, Sent
+from tests.acceptance.chaos.views import SHOWN
+
+LOST, DOUBLED, WRONG, AGAIN, TOLD = "lost", "doubled", "wrong", "again", "told"
+BAD: Final = (LOST, DOUBLED, WRONG)
+ACKED_WITHIN = 1.0
+"""Seconds after the end of a body within which a fault may still keep its worker from telling of it."""
+
+_SAME: Final = tuple(name for name in SHOWN if name != "parent_id")
+_PART = Kind("part", "completed", {("part", 0): "end"}, returns=1)
+
+
+@dataclass
+class Story:
+    """One run by all three ledgers."""
+
+    sent: Sent
+    kind: Kind
+    run: str
+    result: int | None
+    executions: list[Execution]
+    row: Mapping[str, Any] | None
+    seen: Mapping[str, Any] | None
+    findings: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def until(self) -> float:
+        """When its last body was heard of last."""
+        return max((each.until for each in self.executions), default=self.sent.at)
+
+    def has(self, *what: str) -> bool:
+        return any(name in what for name, _ in self.findings)
+
+
+def stories(
+    sent: Sequence[Sent],
+    executions: Sequence[Execution],
+    rows: Mapping[str, Mapping[str, Any]],
+    seen: Mapping[str, Mapping[str, Any]],
+) -> Iterator[Story]:
+    """Each run that was sent, and each part that it made."""
+    by_run: dict[str, list[Execution]] = defaultdict(list)
+    parts: dict[str, set[str]] = defaultdict(set)
+    for each in executions:
+        by_run[each.run].append(each)
+        if each.parent:
+            parts[each.parent].add(each.run)
+    for run, row in rows.items():
+        if row["parent_id"]:
+            parts[row["parent_id"]].add(run)
+    for one in sent:
+        yield Story(
+            one, one.expected, one.run, one.result, by_run[one.run], rows.get(one.run), seen.get(one.run)
+        )
+        for run in parts[one.run]:
+            yield Story(one, _PART, run, one.beats, by_run[run], rows.get(run), seen.get(run))
+
+
+def judge(story: Story, faults: Sequence[Fault]) -> None:
+    """Note what is bad about a run, and what is worth counting."""
+    story.findings = list(_findings(story, faults))
+
+
+def _findings(story: Story, faults: Sequence[Fault]) -> Iterator[tuple[str, str]]:
+    if story.sent.doubtful and story.row is None and not story.executions:
+        return  # it was refused, and never was
+    if story.row is None:
+        yield LOST, "it has no row"
+        return
+    status = story.row["status"]
+    if status not in FINAL_STATUSES:
+        yield LOST, f"its row is left {status}"
+        return
+    told = _told_of_loss(story)
+    if told:
+        yield TOLD, f"it failed with {story.row['error_code']}, and so it is told"
+    else:
+        yield from _missing(story)
+        yield from _wrong_row(story)
+    yield from _twice(story, faults)
+    yield from _unseen(story)
+
+
+def _told_of_loss(story: Story) -> bool:
+    """A failed dispatch that is shown as one, its body never started."""
+    assert story.row is not None
+    return story.row["error_code"] == "publish_failed" and not story.executions
+
+
+def _missing(story: Story) -> Iterator[tuple[str, str]]:
+    ends = {(each.task, each.level): each.end for each in story.executions if each.end}
+    for (task, level), end in story.kind.ends.items():
+        left = {each.end for each in story.executions if (each.task, each.level) == (task, level)}
+        if end not in left:
+            yield (
+                LOST,
+                f"{task} was to leave with {end}, try {level + 1}, and left with {left or 'nothing'}",
+            )
+    for task, level in ends.keys() - story.kind.ends.keys():
+        yield WRONG, f"{task} was executed at attempt {level + 1}, which was not to be"
+
+
+def _wrong_row(story: Story) -> Iterator[tuple[str, str]]:
+    assert story.row is not None
+    kind, row = story.kind, story.row
+    expected = {"status": kind.status, "error_code": kind.code, "result": story.result}
+    if kind.status == "completed":
+        expected["progress"] = 100
+    for name, value in expected.items():
+        if row[name] != value:
+            yield WRONG, f"its row has {name} {row[name]!r}, not {value!r}"
+
+
+def _twice(story: Story, faults: Sequence[Fault]) -> Iterator[tuple[str, str]]:
+    done: dict[tuple[str, int], list[Execution]] = defaultdict(list)
+    for each in story.executions:
+        if each.end == story.kind.ends.get((each.task, each.level)):
+            done[each.task, each.level].append(each)
+    for (task, level), found in done.items():
+        for before in found[:-1]:
+            if _is_excused(before, faults):
+                yield AGAIN, f"{task} was done again, attempt {level + 1}: a fault hit {before.worker}"
+            else:
+                yield DOUBLED, f"{task} came to its end twice, attempt {level + 1}, and no fault explains it"
+
+
+def _is_excused(done: Execution, faults: Sequence[Fault]) -> bool:
+    """A fault hit its worker while it was executed or until its end could be acked."""
+    return any(
+        fault.overlaps(done.since, done.until + ACKED_WITHIN) and done.worker in fault.places
+        for fault in faults
+    )
+
+
+def _unseen(story: Story) -> Iterator[tuple[str, str]]:
+    assert story.row is not None
+    if story.seen is None:
+        yield WRONG, "the client never saw it"
+        return
+    for name in _SAME:
+        if story.seen[name] != story.row[name]:
+            yield WRONG, f"the client sees {name} {story.seen[name]!r}, the row has {story.row[name]!r}"
