@@ -1,0 +1,79 @@
+"""A Celery app for workers that are restarted; each body writes the ledger."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from bridge import Bridge, BridgeSettings, Limit, current_run
+from tests.acceptance.limits.ledger import LEDGER, TICK, noted
+from tests.processes import BROKER, SETTINGS
+
+settings = BridgeSettings.model_validate_json(os.environ[SETTINGS])
+redis_url = os.environ.get(BROKER, settings.outbox.redis_url)
+app = Celery("restarts", broker=redis_url, backend=redis_url)
+app.conf.update(
+    task_default_queue=f"{settings.outbox.prefix}-default",
+    broker_transport_options={"global_keyprefix": f"{settings.outbox.prefix}-"},
+    result_backend_transport_options={"global_keyprefix": f"{settings.outbox.prefix}-"},
+    worker_prefetch_multiplier=2,
+    task_acks_late=True,
+    worker_hijack_root_logger=False,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    worker_soft_shutdown_timeout=float(os.environ.get("TASKCAST_TEST_SOFT", "0")),
+    broker_connection_retry_on_startup=True,
+)
+Bridge(app, settings)
+
+
+def number() -> int:
+    run = current_run()
+    assert run is not None
+    return run.attempt
+
+
+def live(task: Any, name: str, seconds: float) -> int:
+    """Goes on for so long, or until it may end; reports and logs; returns the number of the attempt."""
+    go = Path(os.environ[LEDGER]).with_name(f"go-{name}")
+    until = time.monotonic() + seconds
+    with noted(task.request.id) as alive:
+        task.log(f"begun {number()}")
+        while time.monotonic() < until and not go.exists():
+            time.sleep(TICK)
+            alive()
+            task.progress(message=f"attempt {number()}")
+        task.log(f"ends {number()}")
+    return number()
+
+
+@app.task(bind=True, public_result=True)
+def plain(self: Any, name: str, seconds: float = 600) -> int:
+    return live(self, name, seconds)
+
+
+@app.task(bind=True, public_result=True, concurrency=Limit(1, name="one"))
+def limited(self: Any, name: str, seconds: float = 600) -> int:
+    return live(self, name, seconds)
+
+
+@app.task(bind=True, public_result=True, acks_late=False)
+def early(self: Any, name: str, seconds: float = 600) -> int:
+    return live(self, name, seconds)
+
+
+@app.task(bind=True, public_result=True, max_retries=5)
+def again(self: Any, name: str, seconds: float = 600, countdown: float = 0.3) -> int:
+    """Is tried again before it gets anywhere."""
+    if self.request.retries == 0:
+        raise self.retry(countdown=countdown)
+    return live(self, name, seconds)
+
+
+@app.task(bind=True, public_result=True)
+def gather(self: Any, results: list[int]) -> list[int]:
+    with noted(self.request.id):
+        return results

@@ -1,0 +1,83 @@
+"""A fleet on the embedded stack that is restarted in parts, bridges, and what rows and bodies say of it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from bridge.local.running import RunningStack
+from bridge.settings import BridgeSettings
+from tests.acceptance.leases.conftest import Leases
+from tests.acceptance.limits.fleet import Fleet
+from tests.acceptance.limits.state import Sender
+from tests.conftest import settings_on
+
+APP = "tests.acceptance.restarts.app"
+LEASE = timedelta(seconds=2)
+GRANT = timedelta(seconds=1)
+
+
+class Keys(Leases):
+    """The limits' keys, as they are."""
+
+    def keys(self) -> list[str]:
+        """Their names without the prefix, but of runs that have ended, which Redis forgets by itself."""
+        names = [raw.decode().removeprefix(self._root) for raw in self._redis.scan_iter(f"{self._root}*")]
+        return sorted(name for name in names if not name.startswith("run:"))
+
+
+class Post(Sender):
+    """Sends runs of the restarts' app."""
+
+    def send(self, task: str, *args: Any, **options: Any) -> str:
+        return str(self.app.send_task(f"{APP}.{task}", args, **options).id)
+
+    def signature(self, task: str, *args: Any, **options: Any) -> Any:
+        return self.app.signature(f"{APP}.{task}", args, **options)
+
+
+def with_short_leases(settings: BridgeSettings) -> BridgeSettings:
+    limits = settings.limits.model_copy(update={"lease": LEASE, "grant": GRANT})
+    publisher = settings.publisher.model_copy(update={"lease": LEASE})
+    return settings.model_copy(update={"limits": limits, "publisher": publisher})
+
+
+@pytest.fixture(scope="module")
+def client(stack: RunningStack) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(stack.redis_url) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def settings(stack: RunningStack, client: redis.Redis) -> Iterator[BridgeSettings]:
+    """On the stack, with short leases."""
+    prefix = f"restarts-{secrets.token_hex(4)}"
+    yield with_short_leases(settings_on(stack, prefix))
+    for key in client.scan_iter(f"{prefix}*"):
+        client.delete(key)
+
+
+@pytest.fixture(scope="module")
+def books(client: redis.Redis, settings: BridgeSettings) -> Keys:
+    return Keys(client, settings.outbox.prefix)
+
+
+@pytest.fixture(scope="module")
+def post(settings: BridgeSettings) -> Iterator[Post]:
+    made = Post(settings)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def fleet(settings: BridgeSettings, tmp_path: Path) -> Iterator[Fleet]:
+    """Workers to be started by the test."""
+    made = Fleet(settings, tmp_path, app=APP)
+    yield made
+    made.end()

@@ -1,0 +1,154 @@
+"""Workers that are asked to end while their runs execute, wait in every way, or are tried again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from bridge.local.running import RunningStack
+from bridge.settings import BridgeSettings
+from tests.acceptance.leases.conftest import executing
+from tests.acceptance.limits.fleet import Fleet, Worker
+from tests.acceptance.limits.ledger import now
+from tests.acceptance.restarts.conftest import APP, Keys, Post
+from tests.database import final_rows, rows
+from tests.processes import bridge
+from tests.waiting import wait_until
+
+SOFT = 1.5
+"""Seconds that a soft shutdown waits for runs to end."""
+
+EXECUTE = ("executes", "ends", "early", "limited", "again")
+
+AGAIN = ("executes", "limited", "again")
+"""Runs that a cold shutdown stops; their messages are acked late."""
+
+UNTOUCHED = ("waits", "scheduled", "retrying", "reserved 0", "reserved 1", "reserved 2")
+
+
+class Story:
+    """One worker with a run of every kind in its hands, and what came of them."""
+
+    def __init__(self, fleet: Fleet, post: Post, stack: RunningStack) -> None:
+        self.fleet, self._post, self._stack = fleet, post, stack
+        self.runs: dict[str, str] = {}
+
+    def begin(self) -> Worker:
+        worker, post, runs = self.fleet.start("prefork", 5), self._post, self.runs
+        runs["limited"] = post.send("limited", "long")
+        wait_until(lambda: executing(self.fleet, runs["limited"]), "the one that may executes")
+        runs["waits"] = post.send("limited", "", 0.05)
+        runs["scheduled"] = post.send("plain", "", 0.05, countdown=5)
+        runs["retrying"] = post.send("again", "", 0.05, 5)
+        told = {"waits": "waiting", "scheduled": "scheduled", "retrying": "retrying"}
+        wait_until(lambda: [self.status(kind) for kind in told] == list(told.values()), "rows show it")
+        runs["executes"] = post.send("plain", "long")
+        runs["ends"] = post.send("plain", "short")
+        runs["early"] = post.send("early", "long")
+        runs["again"] = post.send("again", "long")
+        wait_until(lambda: executing(self.fleet, *map(runs.__getitem__, EXECUTE)), "five execute")
+        for place in range(3):
+            runs[f"reserved {place}"] = post.send("plain", "", 0.05)
+        wait_until(lambda: self.status("reserved 2") == "queued", "others are reserved")
+        return worker
+
+    def status(self, kind: str) -> str | None:
+        row = rows(self._stack, [self.runs[kind]]).get(self.runs[kind])
+        return str(row["status"]) if row else None
+
+    def end(self) -> dict[str, dict[str, object]]:
+        """The rows once all are final, by kind."""
+        found = final_rows(self._stack, list(self.runs.values()))
+        return {kind: found[run] for kind, run in self.runs.items()}
+
+    def times(self, kind: str) -> int:
+        return len(self.fleet.ledger.of(self.runs[kind]))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mirror(settings: BridgeSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with bridge(settings, tmp_path_factory.mktemp("bridge"), APP):
+        yield
+
+
+@pytest.fixture
+def story(fleet: Fleet, post: Post, stack: RunningStack) -> Story:
+    return Story(fleet, post, stack)
+
+
+def stop(worker: Worker, how: str) -> None:
+    """Ask it to end, and wait until it has."""
+    if how == "interrupted":
+        os.kill(worker.pid, signal.SIGINT)
+        worker.process.says("Hitting Ctrl+C again")
+    number = {"interrupted": signal.SIGINT, "remapped": signal.SIGTERM}.get(how, signal.SIGQUIT)
+    os.kill(worker.pid, number)
+
+
+def none_executes_in_vain(story: Story) -> None:
+    """No row shows a run as executing while no worker is there."""
+    at = now()
+    wait_until(lambda: "in_progress" not in map(story.status, story.runs), "no row is in progress", 5)
+    print(f"\nno row in progress {now() - at:.2f} s after the worker's end")
+
+
+def nothing_is_held(books: Keys, story: Story) -> None:
+    wait_until(lambda: not books.leftovers() and books.is_idle(), "no slot and no lease is left")
+    assert "Traceback" not in story.fleet.output()
+    print(f"left in Redis: {books.keys()}")
+
+
+@pytest.mark.parametrize("how", ["cold", "interrupted", "remapped"])
+def test_what_a_worker_had_when_it_was_stopped_is_executed_by_the_next(
+    how: str, story: Story, books: Keys
+) -> None:
+    """By SIGQUIT, by SIGINT twice, and by a SIGTERM that means SIGQUIT, with some seconds to go on."""
+    fleet, is_soft = story.fleet, how == "remapped"
+    fleet.env.update(
+        TASKCAST_TEST_SOFT=str(SOFT if is_soft else 0), REMAP_SIGTERM="SIGQUIT" if is_soft else ""
+    )
+    worker = story.begin()
+    stop(worker, how)
+    if is_soft:
+        worker.process.says("Initiating Soft Shutdown")
+        fleet.go("short")
+    worker.process.end(0)
+    none_executes_in_vain(story)
+    assert story.status("early") == "failed"
+    for name in ("short", "long"):
+        fleet.go(name)
+    fleet.start("prefork", 5)
+    found = story.end()
+    assert {kind: found[kind]["status"] for kind in story.runs} == {
+        kind: "failed" if kind == "early" else "completed" for kind in story.runs
+    }
+    assert found["early"]["error_code"] == "worker_lost"
+    again = AGAIN if is_soft else (*AGAIN, "ends")
+    assert {kind: story.times(kind) for kind in story.runs} == {
+        kind: 2 if kind in again else 1 for kind in story.runs
+    }
+    assert set(story.fleet.ledger.ends().values()) == {1}
+    assert {kind for kind in story.runs if found[kind]["attempt"] == 2} == {"again", "retrying"}
+    nothing_is_held(books, story)
+
+
+def test_a_worker_that_ends_warmly_ends_its_runs_and_leaves_the_others_to_the_next(
+    story: Story, books: Keys
+) -> None:
+    worker = story.begin()
+    os.kill(worker.pid, signal.SIGTERM)
+    worker.process.says("Warm shutdown")
+    for name in ("short", "long"):
+        story.fleet.go(name)
+    assert worker.process.end(0) == 0
+    none_executes_in_vain(story)
+    ended = {kind for kind in story.runs if story.status(kind) == "completed"}
+    assert ended == set(EXECUTE)
+    story.fleet.start("prefork", 5)
+    found = story.end()
+    assert {row["status"] for row in found.values()} == {"completed"}
+    assert {kind: story.times(kind) for kind in story.runs} == dict.fromkeys(story.runs, 1)
+    nothing_is_held(books, story)
