@@ -34,7 +34,7 @@ def bridge(context: click.Context) -> None:
 
     settings = _settings(context)
     _log_to_stderr()
-    or_one_line(lambda: publisher.run(settings))
+    or_one_line(lambda: publisher.run(settings, bridge_of(context)))
 
 
 @bridge.group(invoke_without_command=True)

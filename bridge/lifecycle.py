@@ -47,6 +47,13 @@ class WorkersLost(PublicError):
         super().__init__("The worker that ran the task was lost.", code="worker_lost")
 
 
+class MessageLost(PublicError):
+    """The run was to start, and nothing is left that could start it."""
+
+    def __init__(self) -> None:
+        super().__init__("The task was lost before it could start; please start it again.", code="stalled")
+
+
 class UpstreamFailed(PublicError):
     """A run that had to succeed before this one did not."""
 

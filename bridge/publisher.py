@@ -7,9 +7,9 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -20,17 +20,23 @@ from bridge.counters import Counters
 from bridge.errors import SettingsError, SupabaseUnavailable
 from bridge.messages import Message, current_messages, messages_for
 from bridge.partitions import Partitions
+from bridge.quiet import QuietRows
 from bridge.reader import Batch, OutboxReader
+from bridge.reaper import LEASES_QUIET, Reaper
 from bridge.rows import Mirrored, Rows, SupabaseRows
 from bridge.sender import Sender
 from bridge.settings import BridgeSettings
 from bridge.waiting import Pending
 from bridge.writer import WAITED_OUT, Writer
 
+if TYPE_CHECKING:
+    from bridge.extension import Bridge
+
 log = logging.getLogger(__name__)
 
 _PATIENCE: Final = 0.25  # seconds that a pass waits for its broadcasts before it goes on without them
 _REPORT_EVERY: Final = 60.0
+_REAP_EVERY: Final = 1.0
 _MEASURE_EVERY: Final = 1.0
 _REMINDERS: Final = 200
 _REMIND_BELOW: Final = 500
@@ -39,9 +45,16 @@ _REMIND_BELOW: Final = 500
 class Publisher:
     """One replica. `run()` goes on until `stop()`; any number of replicas share the partitions."""
 
-    def __init__(self, settings: BridgeSettings, redis: Redis, rows: Rows, broadcaster: Broadcaster) -> None:
+    def __init__(
+        self,
+        settings: BridgeSettings,
+        redis: Redis,
+        rows: Rows,
+        broadcaster: Broadcaster,
+        reaper: Reaper | None = None,
+    ) -> None:
         outbox, own = settings.outbox, settings.publisher
-        self._settings, self._rows = settings, rows
+        self._settings, self._rows, self._reaper = settings, rows, reaper
         self._partitions = Partitions(redis, outbox.prefix, outbox.partitions, own.lease)
         self._reader = OutboxReader(redis, outbox.prefix, own.batch, replica=_replica())
         self._writer = Writer(rows, own.batch, own.max_backoff)
@@ -64,6 +77,7 @@ class Publisher:
             "waiting": len(self._sender.waiting),
             "partitions": sorted(self._partitions.owned),
             "replicas": self._partitions.replicas,
+            **(self._reaper.stats() if self._reaper is not None else {}),
         }
 
     def outages(self) -> dict[str, bool]:
@@ -81,17 +95,7 @@ class Publisher:
             KeyRefused, SchemaMissing: at start only; later both are waited out, loudly.
         """
         await self._until_stopping(self._ready(), grace=0)
-        lease = self._settings.publisher.lease.total_seconds()
-        background = [
-            asyncio.create_task(work)
-            for work in (
-                self._sender.run(),
-                self._repeat(self._beat, lease / 3),
-                self._repeat(self._remind, 0.5),
-                self._repeat(self._measure, _MEASURE_EVERY),
-                self._repeat(self._report, _REPORT_EVERY),
-            )
-        ]
+        background = [asyncio.create_task(work) for work in self._background()]
         try:
             await self._passes(background)
         finally:
@@ -99,6 +103,17 @@ class Publisher:
             await _end(background)
             with suppress(RedisError):
                 await self._partitions.release()
+                if self._reaper is not None:
+                    await self._reaper.release()
+
+    def _background(self) -> Iterator[Coroutine[Any, Any, None]]:
+        yield self._sender.run()
+        yield self._repeat(self._beat, self._settings.publisher.lease.total_seconds() / 3)
+        yield self._repeat(self._remind, 0.5)
+        yield self._repeat(self._measure, _MEASURE_EVERY)
+        yield self._repeat(self._report, _REPORT_EVERY)
+        if self._reaper is not None:
+            yield self._repeat(self._reaper.beat, _REAP_EVERY)
 
     async def _ready(self) -> None:
         outage = Outage("supabase", "the bridge waits for it", self._settings.publisher.max_backoff)
@@ -248,16 +263,16 @@ def _replica() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def run(settings: BridgeSettings) -> None:
-    """Be a bridge process until SIGTERM or SIGINT.
+def run(settings: BridgeSettings, bridge: Bridge | None = None) -> None:
+    """Be a bridge process until SIGTERM or SIGINT; with an app's `bridge`, its reaper as well.
 
     Raises:
         SettingsError, KeyRefused, SchemaMissing: nothing can work before somebody changes something.
     """
-    asyncio.run(_serve(settings))
+    asyncio.run(_serve(settings, bridge))
 
 
-async def _serve(settings: BridgeSettings) -> None:
+async def _serve(settings: BridgeSettings, bridge: Bridge | None) -> None:
     supabase = settings.supabase
     if supabase is None:
         raise SettingsError("the bridge needs a Supabase project: set SUPABASE_URL and SUPABASE_SECRET_KEY")
@@ -265,11 +280,16 @@ async def _serve(settings: BridgeSettings) -> None:
     async with AsyncExitStack() as stack:
         redis = Redis.from_url(settings.outbox.redis_url)
         stack.push_async_callback(redis.aclose)
-        rows = SupabaseRows(supabase, timeout)
+        rows = SupabaseRows(supabase, timeout, settings.deployment)
         stack.push_async_callback(rows.close)
         broadcaster = RealtimeBroadcaster(supabase, settings.broadcast.private, timeout)
         stack.push_async_callback(broadcaster.close)
-        publisher = Publisher(settings, redis, rows, broadcaster)
+        reaper = None
+        if bridge is not None:
+            quiet = QuietRows(supabase, timeout, settings.deployment, LEASES_QUIET * settings.limits.lease)
+            stack.push_async_callback(quiet.close)
+            reaper = Reaper(bridge, quiet, redis)
+        publisher = Publisher(settings, redis, rows, broadcaster, reaper)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, publisher.stop)

@@ -1,0 +1,109 @@
+"""A Redis of the tests' own, a bridge on it whose reaper looks often, and the rows that it writes."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from celery import Celery
+from psycopg.rows import dict_row
+
+from bridge import Bridge
+from bridge.limits.scripts import LimitScripts
+from bridge.local.running import RunningStack
+from bridge.settings import BridgeSettings
+from tests.acceptance.limits.fleet import Fleet, Server
+from tests.conftest import settings_on
+from tests.processes import Process, bridge
+from tests.waiting import wait_until
+
+APP = "tests.acceptance.reaper.app"
+LEASE = timedelta(seconds=1)
+FOUND = 6 * LEASE.total_seconds() + 3
+"""Seconds within which a row that is wrong is mended: quiet for two leases, found twice two leases apart,
+each look up to a lease late; then a while for the bridge, on a slow machine."""
+
+
+class World:
+    """One deployment: what is sent, and what the rows say of it."""
+
+    def __init__(self, settings: BridgeSettings, server: Server, connection: psycopg.Connection[Any]) -> None:
+        self.settings, self.server, self._connection = settings, server, connection
+        url = settings.outbox.redis_url
+        self.app = Celery("sender", broker=url, backend=url, set_as_current=False)
+        self.app.conf.task_default_queue = "default"
+        self.bridge = Bridge(self.app, settings)
+        self.assume_nothing_runs()
+
+    def assume_nothing_runs(self) -> None:
+        limits = self.settings.limits
+        scripts = LimitScripts(self.server.client, self.settings.outbox.prefix)
+        scripts.declare({}, limits.lease, limits.grant, nothing_runs=True)
+
+    def send(self, task: str, *args: Any, **options: Any) -> str:
+        return str(self.app.send_task(f"{APP}.{task}", args, **options).id)
+
+    def row(self, run: str) -> dict[str, Any]:
+        """The row, empty while there is none."""
+        found = self._connection.execute("select * from processing_jobs where id = %s", (run,)).fetchone()
+        return found or {}
+
+    def becomes(self, run: str, status: str, within: float = 30) -> dict[str, Any]:
+        wait_until(lambda: self.row(run).get("status") == status, f"the row of {run} is {status}", within)
+        return self.row(run)
+
+    def says(self, run: str, status: str, **columns: Any) -> None:
+        """Make the row tell what is not so, as if the news since had been lost."""
+        sets = ", ".join(f"{name} = %({name})s" for name in columns)
+        self._connection.execute(
+            f"update processing_jobs set status = %(status)s, finished_at = null"
+            f"{', ' + sets if sets else ''} where id = %(id)s",
+            {"status": status, "id": run, **columns},
+        )
+
+    def execute(self, query: str, *values: Any) -> list[dict[str, Any]]:
+        cursor = self._connection.execute(query, values)
+        return cursor.fetchall() if cursor.description else []
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path / "redis")
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def settings(stack: RunningStack, server: Server) -> BridgeSettings:
+    made = settings_on(stack, f"reaper-{secrets.token_hex(4)}")
+    outbox = made.outbox.model_copy(update={"redis_url": server.url})
+    limits = made.limits.model_copy(update={"lease": LEASE})
+    return made.model_copy(update={"outbox": outbox, "limits": limits})
+
+
+@pytest.fixture
+def world(stack: RunningStack, settings: BridgeSettings, server: Server) -> Iterator[World]:
+    with psycopg.connect(stack.database_url, row_factory=dict_row, autocommit=True) as connection:
+        made = World(settings, server, connection)
+        yield made
+        made.bridge.close()
+        made.app.close()
+
+
+@pytest.fixture
+def reaping(world: World, tmp_path: Path) -> Iterator[Process]:
+    """A bridge process, whose reaper goes by the short lease."""
+    with bridge(world.settings, tmp_path, APP) as process:
+        yield process
+
+
+@pytest.fixture
+def fleet(world: World, tmp_path: Path) -> Iterator[Fleet]:
+    made = Fleet(world.settings, tmp_path, app=APP)
+    yield made
+    made.end()
