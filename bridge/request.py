@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
-from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import TaskRevokedError
 from celery.worker.request import Request
 from celery.worker.strategy import hybrid_to_proto2
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bridge.limits.admission import Admission
 
 _KILLED_WITHIN: Final = 10.0
+_STOPPED: Final = (Terminated, SystemExit, KeyboardInterrupt)
 
 _reported: ContextVar[Any] = ContextVar("taskcast_reported_request", default=None)
 _goes_on: ContextVar[bool] = ContextVar("taskcast_goes_on", default=False)
@@ -74,6 +75,9 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
             with self._reporting():
                 return super().on_failure(exc_info, *args, **kwargs)
         finally:
+            if self._already_cancelled and isinstance(error, _STOPPED) and self._admission is not None:
+                # Not here: this may be a signal's handler, which has interrupted whoever holds a lock.
+                self._admission.later(self._tell_cancelled)
             self._leave(at_once=in_time)
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:
@@ -119,14 +123,8 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
         if self._admission is not None:
             self._admission.forget(self)
 
-    def _announce_cancelled(self, *args: Any, **kwargs: Any) -> None:
-        """A cold shutdown, or the loss of the broker's connection, has ended what executes this run."""
-        super()._announce_cancelled(*args, **kwargs)
-        if self._admission is not None:
-            # Not here: this may be a signal's handler, which has interrupted whoever holds a lock.
-            self._admission.later(self._tell_cancelled)
-
     def _tell_cancelled(self) -> None:
+        """A cold shutdown, or the loss of the broker's connection, has ended what executed this run."""
         bridge = self._bridge
         if bridge is not None and self.acknowledged:  # nobody will try it again
             bridge.signals.lost(self.task, self._context, store_result=self.store_errors)
