@@ -13,7 +13,7 @@ import httpx
 from bridge.rows import answered, headers_for, no_cookies, not_supabase
 from bridge.settings import SupabaseSettings
 
-_PAGE: Final = 5_000
+_PAGE: Final = 20_000
 _FIRST: Final = str(UUID(int=0))
 _TICKETS: Final = 500
 
