@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from datetime import timedelta
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from aiohttp import web
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bridge.backoff import Outage
 from bridge.broadcast import RateExceeded, RealtimeBroadcaster
 from bridge.errors import (
     BatchRefused,
@@ -24,8 +26,10 @@ from bridge.errors import (
     SchemaMissing,
     SupabaseUnavailable,
     TaskcastError,
+    TooMuchAtOnce,
 )
 from bridge.events import LogLine, Patch
+from bridge.exchange import LONGEST_ASKED
 from bridge.messages import Message, current_messages, messages_for
 from bridge.rows import SupabaseRows
 from bridge.sender import Sender
@@ -80,7 +84,9 @@ def message(run: str, event: str = "progress", number: int = 1, payload: bytes =
         (status(400, {"code": "PGRST100", "message": "parse error"}), SupabaseUnavailable),
         (status(413), BatchTooLarge),
         (status(429), SupabaseUnavailable),
-        (status(500, {"code": "57014", "message": "canceling statement"}), SupabaseUnavailable),
+        (status(500, {"code": "57014", "message": "canceling statement"}), TooMuchAtOnce),
+        (status(500, {"code": "55P03", "message": "canceling statement due to lock timeout"}), TooMuchAtOnce),
+        (status(500, {"code": "54000", "message": "index row requires 9000 bytes"}), BatchRefused),
         (status(503, {"code": "PGRST002"}), SupabaseUnavailable),
         (lambda _request, _json: web.Response(status=502, text="<html>"), SupabaseUnavailable),
         (lambda _request, _json: web.Response(text="<html>"), SupabaseUnavailable),
@@ -118,10 +124,83 @@ async def test_an_older_schema_is_told_with_the_command_that_helps() -> None:
     async with supabase(status(200, 0)) as settings:
         rows = SupabaseRows(settings)
         with pytest.raises(
-            SchemaMissing, match=r"version 0 .* needs 2; apply .*supabase --workdir .* db push"
+            SchemaMissing, match=r"version 0 .* needs 3; apply .*supabase --workdir .* db push"
         ):
             await rows.check()
         await rows.close()
+
+
+@pytest.mark.parametrize("refusal", [status(413), status(400, {"code": "22P02", "message": "bad"})])
+async def test_a_refusal_of_what_writes_nothing_is_an_outage(refusal: Answer) -> None:
+    async with supabase(refusal) as settings:
+        rows = SupabaseRows(settings)
+        for ask in (rows.check(), rows.snapshots(["r"])):
+            with pytest.raises(SupabaseUnavailable):
+                await ask
+        await rows.close()
+
+
+def dated(seconds: float) -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "low", "high"),
+    [
+        ("7", 7, 7),
+        (dated(100), 90, 100),
+        (dated(-100), 0, 0),
+        ("999999999999", LONGEST_ASKED, LONGEST_ASKED),
+        ("9" * 400, LONGEST_ASKED, LONGEST_ASKED),
+        *((nonsense, 0, 0) for nonsense in ("", "soon", "-5", "1.5", "nan", "\xb2", "Mon, 99 Foo 0")),
+    ],
+)
+async def test_who_asks_to_be_left_alone_is_left_alone(asked: str, low: float, high: float) -> None:
+    def answer(_request: web.Request, _json: Any) -> web.Response:
+        return web.Response(status=429, headers={"Retry-After": asked})
+
+    async with supabase(answer) as settings:
+        rows, broadcaster = SupabaseRows(settings), RealtimeBroadcaster(settings)
+        for ask in (rows.mirror([Patch("r", 1, 0.0)]), broadcaster.send([message("a")])):
+            with pytest.raises(SupabaseUnavailable) as raised:
+                await ask
+            assert low <= raised.value.retry_after <= high
+            delay = Outage("x", "y", timedelta(seconds=0.5)).failed(raised.value)
+            assert low <= delay <= max(1.1 * high, 0.5)
+        await rows.close()
+        await broadcaster.close()
+
+
+async def test_an_answer_that_never_ends_is_given_up_in_time_and_takes_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bridge.exchange.ANSWER_LIMIT", 100_000)
+
+    async def endless(piece: bytes, pause: float) -> type[Exception]:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            with suppress(ConnectionError):
+                while True:
+                    await response.write(piece)
+                    await asyncio.sleep(pause)
+            return response
+
+        app = web.Application()
+        app.router.add_post("/{path:.*}", handle)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        own = SupabaseSettings(url=f"http://127.0.0.1:{runner.addresses[0][1]}", key=JWT)  # type: ignore[arg-type]
+        rows = SupabaseRows(own, timedelta(seconds=0.3))
+        told = await outcome(rows.check())
+        await rows.close()
+        await runner.cleanup()
+        assert a_line(told)
+        return type(told)
+
+    assert await endless(b" ", 0.05) is TooMuchAtOnce  # each byte in time, the whole never
+    assert await endless(b" " * 50_000, 0) is TooMuchAtOnce
 
 
 async def test_nobody_there_is_told_with_the_address() -> None:
@@ -256,10 +335,26 @@ async def test_a_message_that_is_too_large_alone_holds_up_no_other() -> None:
             return web.Response(status=413)
         return realtime(request, body)
 
+    huge = message("huge", payload=json.dumps({"r": "huge", "more": "x" * 20_000}).encode())
     async with sending(answer) as sender:
-        assert await sender.offer(of("a", "huge", "b", "c"), patience=10) == []
+        assert await sender.offer([*of("a"), (huge, 0), *of("b", "c")], patience=10) == []
         assert (sender.messages, sender.refused) == (3, 1)
     assert sorted(realtime.taken) == ["a", "b", "c"]
+
+
+async def test_who_refuses_small_messages_as_too_large_is_away_and_no_message_is_given_up() -> None:
+    realtime = Realtime()
+    away = True
+
+    def answer(request: web.Request, body: Any) -> web.Response:
+        return web.Response(status=413) if away else realtime(request, body)
+
+    async with sending(answer) as sender:
+        held = await sender.offer(of("a", "b", "c"), patience=10)
+        assert sorted(pending.run_id for pending in held) == ["a", "b", "c"]
+        away = False
+        await eventually(lambda: len(realtime.taken) == 3, "all are sent")
+        assert sender.refused == 0
 
 
 async def test_an_answer_that_refuses_messages_nobody_sent_is_waited_out() -> None:
