@@ -58,6 +58,7 @@ patches = st.builds(
     fresh=st.booleans(),
     existing=st.booleans(),
     parts=st.integers(0, 3),
+    expected=st.none() | st.integers(0, 2**63 - 1),
 )
 histories = st.lists(patches, max_size=30)
 
@@ -86,6 +87,7 @@ near_entries = st.fixed_dictionaries(
         "fresh": st.booleans() | json_values,
         "existing": st.booleans() | json_values,
         "parts": st.integers(0, 3) | json_values,
+        "expected": st.integers(0, 3) | json_values,
     },
 ).map(lambda entry: json.dumps({"id": RUNS[0], "n": 1, "at": 1.0, **entry}).encode("utf-8", "replace"))
 
@@ -214,6 +216,19 @@ def test_nothing_is_folded_with_what_is_replayed() -> None:
         [told(1, "current"), told(5, "total", "2-0"), told(6, "progress", "3-0"), told(4, "current")]
     )
     assert [patch.version for patch in folded] == [version_of(f"{number}-0") for number in (1, 2, 3, 4)]
+
+
+def test_nothing_is_folded_with_what_expects_a_version_of_its_row() -> None:
+    told = [Patch(RUNS[0], 1, 0.0, {name: 1}) for name in ("current", "total", "progress", "current")]
+    told[1].expected, told[2].expected = 3, 3
+    assert [patch.expected for patch in fold(told)] == [None, 3, 3, None]
+
+
+@pytest.mark.parametrize("version", [-1, 2**63, 1.0, True, "3", []])
+def test_an_expected_version_that_is_none_is_refused(version: object) -> None:
+    entry = {"id": RUNS[0], "n": 1, "at": 1.0, "expected": version}
+    with pytest.raises(BadEntry, match="expected is no version"):
+        decode("1-0", json.dumps(entry).encode())
 
 
 def test_values_nested_too_deeply_to_be_read_again_are_refused_and_the_deepest_others_pass() -> None:
