@@ -112,6 +112,11 @@ class Appender:
             self._add([(reporter.root_id, patch) for patch in reporter.take(self._clock())])
         self._send()
 
+    def look(self, reporter: Reporter) -> None:
+        """Ask now whether the reporter still has its lease."""
+        if self._fence is not None:
+            self._fence.look([reporter])
+
     def close(self) -> None:
         """Append everything that is pending; what the outbox does not take within its timeout is reported."""
         self._thread = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from kombu.utils.imports import symbol_by_name
 
 from bridge.appender import Appender
 from bridge.errors import ArgumentError, SettingsError
-from bridge.header import HEADER, Header
+from bridge.header import HEADER, Header, counted
 from bridge.lifecycle import Identity, started
 from bridge.limits.admission import Admission
 from bridge.limits.control import LimitControl
@@ -23,7 +24,7 @@ from bridge.limits.gatekeeper import Gatekeeper
 from bridge.limits.gates import declared_values
 from bridge.limits.names import Names
 from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
-from bridge.outbox import Outbox, RedisOutbox
+from bridge.outbox import Outbox, OutboxUnavailable, RedisOutbox
 from bridge.publication import Publication, identify, publication
 from bridge.run import Run, current_run
 from bridge.settings import BridgeSettings
@@ -117,11 +118,17 @@ class Bridge:
             problem = error
             identity = self.identity_of(task, request, None, None, around)
         interval = self.settings.outbox.progress_interval.total_seconds()
-        run = Run(identity, identity.attempt(request.retries), self.appender, self.outbox, interval)
+        attempt = identity.attempt(request.retries)
+        is_first = attempt == 1 and not (request.delivery_info or {}).get("redelivered")
+        nesting = counted(request.replaced_task_nesting)
+        run = Run(identity, attempt, self.appender, self.outbox, interval, nesting, is_first)
         run.problem = problem
         run.holder = Header.read({HEADER: request.get(HEADER)}).holder
         run.outer = outer
         run.chained = _goes_on_as_one_task(request.chain)
+        if not is_first:
+            with suppress(OutboxUnavailable):  # then it is taken over when the body asks for it
+                run.take_over()
         run.change(started(identity, time.time()))
         return run
 

@@ -1,19 +1,20 @@
-"""The outbox: a durable stream of run events in Redis, and the checkpoints of unfinished runs."""
+"""The outbox: a durable stream of run events in Redis, and beside it the checkpoints of unfinished runs."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
 from binascii import crc32
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import redis
 
-from bridge.errors import PayloadTooLarge, TaskcastError
+from bridge.checkpoint import Checkpoint, Kept
+from bridge.checkpoints import RedisCheckpoints
+from bridge.errors import TaskcastError
 from bridge.events import Patch, encode
 from bridge.fullness import outbox_gauge
 from bridge.settings import OutboxSettings
@@ -24,7 +25,6 @@ ENTRY_FIELD: Final = "e"
 FIRST_FIELD: Final = "v"
 """Beside a replayed entry: the stream id under which it lay first."""
 
-CHECKPOINT_LIMIT: Final = 64_000
 PROGRESS: Final = frozenset({"progress", "current", "total", "message", "wait_reason", "queue_position"})
 """What the next report of a run, or its end, tells anew."""
 
@@ -47,11 +47,11 @@ class Outbox(Protocol):
     def fullness(self) -> float:
         """How full the fullest partition was when last asked, 1.0 being the cap."""
 
-    def save_checkpoint(self, run_id: str, state: Any) -> None:
-        """Keep what the next attempt of the run goes on from."""
+    def take_checkpoint(self, checkpoint: Checkpoint) -> Kept:
+        """What earlier executions of the run have left; what they save from now on is refused."""
 
-    def load_checkpoint(self, run_id: str) -> Any:
-        """What the last attempt left, or None."""
+    def save_checkpoint(self, checkpoint: Checkpoint) -> bool:
+        """Keep what the next execution goes on from; False when one has begun that is later than this."""
 
 
 def partition_of(root_id: str, partitions: int) -> int:
@@ -72,6 +72,7 @@ class RedisOutbox:
 
     _ASK_EVERY: Final = 1.0
     _GOOD_FOR: Final = 3.0
+    _SAVE_AGAIN: Final = 1.0
 
     def __init__(self, settings: OutboxSettings) -> None:
         self._settings = settings
@@ -79,8 +80,9 @@ class RedisOutbox:
         self._redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=seconds, socket_connect_timeout=seconds
         )
+        self._checkpoints = RedisCheckpoints(self._redis, settings.prefix, settings.checkpoint_ttl)
         self._lengths: dict[str, int] = {}  # of the streams that this process appends to
-        self._asked_at = -math.inf
+        self._asked_at = self._save_at = -math.inf
         self._gauge = outbox_gauge()
 
     def append(self, entries: Sequence[Entry]) -> None:
@@ -92,6 +94,7 @@ class RedisOutbox:
             if raw is not None:
                 key = stream_key(settings.prefix, partition_of(root_id, settings.partitions))
                 self._lengths.setdefault(key, 0)
+                self._checkpoints.note(pipe, patch)
                 pipe.xadd(key, {ENTRY_FIELD: raw})
         now = time.monotonic()
         asked = list(self._lengths) if now - self._asked_at >= self._ASK_EVERY else []
@@ -110,24 +113,20 @@ class RedisOutbox:
         """As last asked; unknown, so 0, a while later, or progress that is shed would never ask again."""
         return self._gauge.value if time.monotonic() - self._asked_at < self._GOOD_FOR else 0.0
 
-    def save_checkpoint(self, run_id: str, state: Any) -> None:
-        raw = _json(state)
-        if len(raw) > CHECKPOINT_LIMIT:
-            raise PayloadTooLarge("checkpoint", len(raw), CHECKPOINT_LIMIT, "keep a cursor, not the data")
+    def take_checkpoint(self, checkpoint: Checkpoint) -> Kept:
         try:
-            self._redis.set(self._checkpoint(run_id), raw, px=self._settings.checkpoint_ttl)
-        except redis.RedisError as error:
-            raise OutboxUnavailable(f"Redis took no checkpoint ({type(error).__name__})") from error
-
-    def load_checkpoint(self, run_id: str) -> Any:
-        try:
-            raw = self._redis.get(self._checkpoint(run_id))
+            return self._checkpoints.take(checkpoint)
         except redis.RedisError as error:
             raise OutboxUnavailable(f"Redis gave no checkpoint ({type(error).__name__})") from error
-        return None if raw is None else json.loads(raw)
 
-    def _checkpoint(self, run_id: str) -> str:
-        return f"{self._settings.prefix}:checkpoint:{run_id}"
+    def save_checkpoint(self, checkpoint: Checkpoint) -> bool:
+        if time.monotonic() < self._save_at:  # a body that saves often does not wait each time
+            raise OutboxUnavailable("Redis took no checkpoint a moment ago")
+        try:
+            return self._checkpoints.save(checkpoint)
+        except redis.RedisError as error:
+            self._save_at = time.monotonic() + self._SAVE_AGAIN
+            raise OutboxUnavailable(f"Redis took no checkpoint ({type(error).__name__})") from error
 
 
 def shed(entries: Iterable[Entry], fullness: float) -> list[Entry]:
@@ -149,10 +148,3 @@ def _raw(patch: Patch) -> bytes | None:
         # Kept, it would hold up everything that comes after it.
         log.error("an event of run %s is no JSON and is left out (%s)", patch.run_id, type(error).__name__)
         return None
-
-
-def _json(state: Any) -> bytes:
-    try:
-        return json.dumps(state, separators=(",", ":")).encode()
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"a checkpoint must be JSON ({error}); keep a cursor or an id") from error

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -147,7 +147,7 @@ class Publisher:
             return
         results = await self._writer.write(batch)
         late = await self._sender.offer(self._addressed(batch, results), _PATIENCE)
-        await self._acknowledge(batch, late)
+        await self._acknowledge(batch, late, {each.run_id for each in results if each.has_ended})
         self._counters.count(batch, results)
 
     @staticmethod
@@ -159,13 +159,13 @@ class Publisher:
                 partitions.setdefault(parent.run_id, partitions[result.run_id])
         return [(message, partitions[message.run_id]) for message in messages_for(results)]
 
-    async def _acknowledge(self, batch: Batch, late: Sequence[Pending]) -> None:
+    async def _acknowledge(self, batch: Batch, late: Sequence[Pending], ended: Iterable[str]) -> None:
         async with self._unsent_lock:
             waiting = [pending for pending in late if pending.has_snapshot]
             unsent: dict[int, list[str]] = {}
             for pending in waiting:
                 unsent.setdefault(pending.partition, []).append(pending.run_id)
-            await self._reader.acknowledge(batch, unsent)
+            await self._reader.acknowledge(batch, unsent, ended)
             for pending in waiting:
                 pending.stored = True
 

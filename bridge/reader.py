@@ -14,6 +14,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
+from bridge.checkpoints import STAYS, checkpoint_key
 from bridge.dead import DEAD_LENGTH, burial, dead_key
 from bridge.events import BadEntry, Patch, decode, version_of
 from bridge.outbox import ENTRY_FIELD, FIRST_FIELD, stream_key
@@ -121,8 +122,13 @@ class OutboxReader:
         """Read again what was read and not acknowledged."""
         self._positions.clear()
 
-    async def acknowledge(self, batch: Batch, unsent: Mapping[int, Sequence[str]]) -> None:
-        """Forget the entries of a batch; keep its poison, and the runs whose last snapshot is unsent."""
+    async def acknowledge(
+        self, batch: Batch, unsent: Mapping[int, Sequence[str]], ended: Iterable[str] = ()
+    ) -> None:
+        """Forget the entries of a batch; keep its poison, and the runs whose last snapshot is unsent.
+
+        The checkpoints of runs that have `ended` stay a while only.
+        """
         dead: dict[int, list[dict[str, Any]]] = {}
         for entry, reason in sorted(batch.dead, key=_place):
             kept = burial(entry.partition, entry.first_id, entry.raw, reason, self._replica)
@@ -138,6 +144,8 @@ class OutboxReader:
                 unsent.get(partition, ()),
                 dead.get(partition, ()),
             )
+        for run_id in ended:
+            pipe.pexpire(checkpoint_key(self._prefix, run_id), STAYS)
         await pipe.execute()
 
     async def gauge(self, partitions: int) -> tuple[list[int], int]:

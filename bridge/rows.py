@@ -23,7 +23,7 @@ from bridge.errors import (
     SupabaseUnavailable,
     TooMuchAtOnce,
 )
-from bridge.events import Patch
+from bridge.events import FINAL_STATUSES, Patch
 from bridge.exchange import exchange, retry_after
 from bridge.settings import DEPLOYMENT, SupabaseSettings
 
@@ -62,6 +62,12 @@ class Mirrored:
     progress_changed: bool = False
     logs: list[dict[str, Any]] = field(default_factory=list)
     parents: list[Announcement] = field(default_factory=list)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run's row is final."""
+        final = self.current is not None and self.current.snapshot["status"] in FINAL_STATUSES
+        return final or self.outcome == "final"
 
 
 class Rows(Protocol):

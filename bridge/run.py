@@ -6,7 +6,6 @@ functions; outside of a worker the same calls check their arguments and do nothi
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -18,34 +17,30 @@ from contextvars import ContextVar
 from typing import Any, Final, Protocol, TypeVar
 
 from bridge.appender import Reporter
+from bridge.checkpoint import Checkpoint, Counts, Kept
 from bridge.errors import ArgumentError, PayloadTooLarge
-from bridge.events import DEEPEST_VALUE, LOG_LEVELS, LogLine, Patch, fold, is_deeper, run_uuid
+from bridge.events import LOG_LEVELS, LogLine, Patch, fold, run_uuid
+from bridge.given import LARGEST_COUNT, checkpoint_state, count, line_data
 from bridge.lifecycle import Identity
 from bridge.limits.fence import lease_lost
 from bridge.outbox import Outbox, OutboxUnavailable
-from bridge.text import LOG_LIMIT, MESSAGE_LIMIT, lines_of, public, public_json, shorten
+from bridge.text import LOG_LIMIT, MESSAGE_LIMIT, lines_of, public, shorten
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-DATA_LIMIT: Final = 16_000
-"""Bytes of JSON that one log line may carry as data."""
-
-LARGEST_COUNT: Final = 2**53
-"""Counts above this would change their value in a browser."""
-
 # No //host and /\host, which browsers take for another site's address; no blanks, no control characters.
 _LINK: Final = re.compile(r"(?:https?://|/(?![/\\]))[^\s\x00-\x1f\x7f-\x9f]{0,1990}")
 
-_UNSET: Final = object()
-
 
 class Courier(Protocol):
-    """What a run needs of the appender: soon, and now."""
+    """What a run needs of the appender: soon, now, and whether its lease is lost."""
 
     def mark(self, reporter: Reporter) -> None: ...
 
     def flush(self, reporter: Reporter) -> None: ...
+
+    def look(self, reporter: Reporter) -> None: ...
 
 
 class Run:
@@ -54,18 +49,26 @@ class Run:
     Args:
         identity: the row, task, owner and channel. attempt: from 1.
         interval: least seconds between two appended reports of progress.
+        nesting: how often the run was replaced under its id. is_first: no earlier execution is known of.
     """
 
     # fmt: off
     __slots__ = (
         "_appender", "_checkpoint", "_counts", "_due_at", "_interval", "_lock", "_marked", "_message",
-        "_outbox", "_pending", "_told_counts", "_told_message", "_urgent", "attempt", "began", "chained",
+        "_pending", "_told_counts", "_told_message", "_unkept", "_urgent", "attempt", "began", "chained",
         "handed_over", "holder", "identity", "in_body", "lease_lost", "outer", "problem", "root_id", "run_id",
     )
     # fmt: on
 
     def __init__(
-        self, identity: Identity, attempt: int, appender: Courier, outbox: Outbox, interval: float
+        self,
+        identity: Identity,
+        attempt: int,
+        appender: Courier,
+        outbox: Outbox,
+        interval: float,
+        nesting: int = 0,
+        is_first: bool = True,
     ) -> None:
         self.identity, self.attempt = identity, attempt
         self.run_id, self.root_id = identity.run_id, identity.root_id
@@ -77,16 +80,17 @@ class Run:
         self.lease_lost = False
         self.began = time.monotonic()
         self.problem: ArgumentError | None = None  # why the body must not start
-        self._appender, self._outbox, self._interval = appender, outbox, interval
+        self._appender, self._interval = appender, interval
         self._lock = threading.Lock()
         self._pending: list[Patch] = []
-        self._counts: tuple[int, int | None] | None = None
+        self._counts: Counts | None = None
         self._message: str | None = None
-        self._told_counts: tuple[int, int | None] | None = None
+        self._told_counts: Counts | None = None
         self._told_message: str | None = None
         self._marked = self._urgent = False
         self._due_at = -math.inf
-        self._checkpoint: Any = _UNSET
+        self._checkpoint = Checkpoint(outbox, self.run_id, attempt, nesting, is_first)
+        self._unkept = False
 
     # What a task says
 
@@ -117,7 +121,7 @@ class Run:
                 or not 0 <= current <= LARGEST_COUNT
                 or not 0 < total <= LARGEST_COUNT
             ):
-                current, total = _count("current", current), _count("total", total)
+                current, total = count("current", current), count("total", total)
             self._counts = (current, total)  # type: ignore[assignment]
         elif total is not None:
             raise ArgumentError("current", current, f"give current as well as total={total!r}")
@@ -156,7 +160,7 @@ class Run:
         text = str(message)
         if len(text) > LOG_LIMIT:
             raise PayloadTooLarge("log", len(text), LOG_LIMIT, "store it elsewhere and log where it is")
-        checked, at = _data(data), time.time()
+        checked, at = line_data(data), time.time()
         pieces = [LogLine(level, piece, at) for piece in lines_of(public(text))]
         pieces[0].data = checked
         self._change({}, pieces)
@@ -172,23 +176,69 @@ class Run:
         self._change({"result_url": url})
 
     def checkpoint(self, state: Any) -> None:
-        """Keep `state`, a small JSON value, for the next attempt; one round trip to Redis.
+        """Keep `state`, a small JSON value, for the next attempt; None forgets what was kept.
+
+        It is stored when this returns, as are the log lines and steps told before: a round trip to Redis, or
+        two. Where Redis is away the run goes on, and the log says that nothing is kept.
+
+        >>> for number in range(self.last_checkpoint or 0, len(rows)):
+        ...     send(rows[number])
+        ...     self.progress(number + 1, len(rows))
+        ...     self.checkpoint(number + 1)
 
         Raises:
-            TypeError: the value is no JSON. PayloadTooLarge: it is above 64,000 bytes.
+            ArgumentError: the value is no JSON. PayloadTooLarge: it is above 64,000 bytes.
+            LeaseLost: the worker was taken for dead, and the run goes on elsewhere.
         """
-        self._checkpoint = state
+        if self.lease_lost:
+            raise lease_lost(self.run_id)
+        raw = checkpoint_state(state)
+        if self._pending:  # the next attempt will not tell it again
+            self._appender.flush(self)
         try:
-            self._outbox.save_checkpoint(self.run_id, state)
+            is_kept = self._checkpoint.save(raw, self._counts)
         except OutboxUnavailable as error:
-            logger.warning("run %s: %s; a next attempt would start from an older one", self.run_id, error)
+            if not self._unkept:
+                logger.warning("run %s: %s; a next attempt would start from an older one", self.run_id, error)
+            self._unkept = True
+            return
+        self._unkept = False
+        if not is_kept:
+            self._refuse_overtaken()
 
     @property
     def last_checkpoint(self) -> Any:
-        """What this run's `checkpoint` kept last, in this attempt or an earlier one; None at first."""
-        if self._checkpoint is _UNSET:
-            self._checkpoint = self._outbox.load_checkpoint(self.run_id)
-        return self._checkpoint
+        """What this run's `checkpoint` kept last, in this attempt or an earlier one; None at first.
+
+        An attempt that goes on from one never shows less on the bar than was shown before: until it has
+        come as far, the percentage and the counts stay as they are. Without one, the bar starts over.
+
+        Raises:
+            OutboxUnavailable: Redis does not tell, and the run would do again what it has done.
+        """
+        self.take_over()
+        return self._checkpoint.value
+
+    def take_over(self) -> None:
+        """Take over what an earlier execution has kept, and tell again how far its bar had come.
+
+        Raises:
+            OutboxUnavailable: Redis does not tell, and there may be something.
+        """
+        try:
+            told = self._checkpoint.take()
+        except OutboxUnavailable:
+            if not self._checkpoint.is_first:
+                raise
+        else:
+            if told is not None and self._counts is None:
+                self._counts = told
+
+    def _refuse_overtaken(self) -> None:
+        self._appender.look(self)
+        if self.lease_lost:
+            raise lease_lost(self.run_id)
+        logger.warning("run %s: a later execution has its checkpoint; this one keeps none", self.run_id)
 
     # What Celery says of it
 
@@ -238,10 +288,8 @@ class Run:
         fields: dict[str, Any] = {}
         if counts is not None and counts is not self._told_counts:
             self._told_counts = counts
-            current, total = counts
-            fields["current"], fields["total"] = current, total
-            if total:
-                fields["progress"] = max(0, min(100, current * 100 // total))
+            if not self._checkpoint.falls_back(counts):
+                fields |= _shown(counts)
         if message is not None and message is not self._told_message:
             self._told_message = message
             fields["message"] = public(message)
@@ -278,14 +326,18 @@ class _Nowhere:
 
     def flush(self, reporter: Any) -> None: ...
 
+    def look(self, reporter: Any) -> None: ...
+
     def append(self, entries: Any) -> None: ...
 
     def fullness(self) -> float:
         return 0.0
 
-    def save_checkpoint(self, run_id: str, state: Any) -> None: ...
+    def take_checkpoint(self, checkpoint: Checkpoint) -> Kept:
+        return Kept()
 
-    def load_checkpoint(self, run_id: str) -> None: ...
+    def save_checkpoint(self, checkpoint: Checkpoint) -> bool:
+        return True
 
 
 def enter(run: Run | None) -> None:
@@ -304,25 +356,7 @@ def _forget_parent() -> None:
 os.register_at_fork(after_in_child=_forget_parent)
 
 
-def _count(name: str, value: float | None) -> int | None:
-    if value is None or (name == "total" and value == 0):
-        return None
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= LARGEST_COUNT:
-        return int(value)
-    raise ArgumentError(name, value, "give a number from 0 to 2**53, or None where it is not known")
-
-
-def _data(data: dict[str, Any]) -> dict[str, Any] | None:
-    if not data:
-        return None
-    try:
-        raw = json.dumps(data, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ArgumentError("data", data, f"is no JSON ({error})") from error
-    if len(raw) > DATA_LIMIT:
-        raise PayloadTooLarge("data", len(raw), DATA_LIMIT, "log an id and keep the data elsewhere")
-    parsed = json.loads(raw)
-    if is_deeper(parsed, DEEPEST_VALUE):
-        raise ArgumentError("data", data, f"is nested deeper than {DEEPEST_VALUE} levels")
-    cleaned: dict[str, Any] = public_json(parsed)
-    return cleaned
+def _shown(counts: Counts) -> dict[str, Any]:
+    current, total = counts
+    percent = {"progress": max(0, min(100, current * 100 // total))} if total else {}
+    return {"current": current, "total": total, **percent}

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from bridge.checkpoint import Checkpoint, Kept
 from bridge.events import FINAL_STATUSES, Patch, fold, version_of
 from bridge.messages import Message
 from bridge.outbox import Entry
@@ -45,10 +46,12 @@ class MemoryOutbox:
 
     def __init__(self) -> None:
         self.patches: list[Patch] = []
-        self._checkpoints: dict[str, str] = {}
+        self._kept: dict[tuple[str, int], Kept] = {}
+        self._taken: dict[str, Checkpoint] = {}
 
     def append(self, entries: Sequence[Entry]) -> None:
         for _, patch in entries:
+            self._note_told(patch)
             kept = deepcopy(patch)
             kept.version = version_of(f"{len(self.patches) + 1}-0")
             for line in kept.logs:
@@ -58,12 +61,28 @@ class MemoryOutbox:
     def fullness(self) -> float:
         return 0.0
 
-    def save_checkpoint(self, run_id: str, state: Any) -> None:
-        self._checkpoints[run_id] = json.dumps(state)
+    def take_checkpoint(self, checkpoint: Checkpoint) -> Kept:
+        key = checkpoint.run_id, checkpoint.nesting
+        kept = self._kept.get(key, Kept())
+        self._kept[key] = replace(kept, turn=kept.turn + 1)
+        self._taken[checkpoint.run_id] = checkpoint
+        return self._kept[key]
 
-    def load_checkpoint(self, run_id: str) -> Any:
-        raw = self._checkpoints.get(run_id)
-        return None if raw is None else json.loads(raw)
+    def save_checkpoint(self, checkpoint: Checkpoint) -> bool:
+        key = checkpoint.run_id, checkpoint.nesting
+        if self._kept.get(key, Kept()).turn > checkpoint.turn:
+            return False
+        self._kept[key] = Kept(checkpoint.turn, checkpoint.state, checkpoint.told)
+        return True
+
+    def _note_told(self, patch: Patch) -> None:
+        checkpoint = self._taken.get(patch.run_id)
+        if checkpoint is None or checkpoint.attempt != patch.attempt or "current" not in patch.fields:
+            return
+        key = checkpoint.run_id, checkpoint.nesting
+        if self._kept[key].turn == checkpoint.turn:
+            told = patch.fields["current"], patch.fields.get("total")
+            self._kept[key] = replace(self._kept[key], told=told)
 
     async def publish(self, rows: MemoryRows) -> list[Mirrored]:
         """Write all that was appended so far into `rows`, as a bridge would."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bridge.appender import Appender
+from bridge.checkpoint import Checkpoint, Kept
 from bridge.events import LogLine, Patch, run_uuid
 from bridge.lifecycle import Identity
 from bridge.outbox import Entry, OutboxUnavailable
@@ -42,9 +43,11 @@ class SlowOutbox:
     def fullness(self) -> float:
         return self.full
 
-    def save_checkpoint(self, run_id: str, state: Any) -> None: ...
+    def take_checkpoint(self, checkpoint: Checkpoint) -> Kept:
+        return Kept()
 
-    def load_checkpoint(self, run_id: str) -> None: ...
+    def save_checkpoint(self, checkpoint: Checkpoint) -> bool:
+        return True
 
     @property
     def statuses(self) -> list[str | None]:

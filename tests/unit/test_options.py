@@ -12,6 +12,7 @@ from celery import Celery
 from celery import Task as CeleryTask
 
 from bridge import ArgumentError, Bridge, DeclarationError, Limit, Rate, SettingsError
+from bridge.checkpoint import Checkpoint, Kept
 from bridge.run import detached_run
 
 USER = str(uuid4())
@@ -25,9 +26,11 @@ class Nothing:
     def fullness(self) -> float:
         return 0.0
 
-    def save_checkpoint(self, run_id: str, state: Any) -> None: ...
+    def take_checkpoint(self, checkpoint: Checkpoint) -> Kept:
+        return Kept()
 
-    def load_checkpoint(self, run_id: str) -> None: ...
+    def save_checkpoint(self, checkpoint: Checkpoint) -> bool:
+        return True
 
 
 @pytest.fixture

@@ -16,20 +16,21 @@ from bridge.lifecycle import Identity, completed
 from bridge.outbox import Entry, OutboxUnavailable
 from bridge.run import Run, current_run, detached_run, enter
 from bridge.settings import OutboxSettings
+from bridge.testing import MemoryOutbox
 from tests.waiting import wait_until
 
 RUN = Identity(run_id="0a1b2c3d-0000-4000-8000-000000000001", root_id="root", task="t")
 
 
-class ListOutbox:
+class ListOutbox(MemoryOutbox):
     """An outbox in memory that can be away."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.entries: list[Entry] = []
         self.away = False
         self.full = 0.0
         self.refused = 0
-        self.checkpoints: dict[str, Any] = {}
 
     def append(self, entries: Any) -> None:
         if self.away:
@@ -40,20 +41,11 @@ class ListOutbox:
     def fullness(self) -> float:
         return self.full
 
-    def save_checkpoint(self, run_id: str, state: Any) -> None:
-        if self.away:
-            raise OutboxUnavailable("away")
-        self.checkpoints[run_id] = state
-
-    def load_checkpoint(self, run_id: str) -> Any:
-        return self.checkpoints.get(run_id)
-
-    @property
-    def patches(self) -> list[Patch]:
+    def told(self) -> list[Patch]:
         return [patch for _, patch in self.entries]
 
     def values(self) -> dict[str, Any]:
-        return {name: value for patch in self.patches for name, value in patch.fields.items()}
+        return {name: value for patch in self.told() for name, value in patch.fields.items()}
 
 
 @pytest.fixture
@@ -92,7 +84,7 @@ def test_what_was_told_is_not_told_again(run: Run, outbox: ListOutbox) -> None:
     run.flush()
     run.progress(message="b")
     run.flush()
-    assert [patch.fields for patch in outbox.patches][1] == {"message": "b"}
+    assert [patch.fields for patch in outbox.told()][1] == {"message": "b"}
 
 
 @pytest.mark.parametrize(
@@ -164,8 +156,8 @@ def test_states_lines_and_progress_keep_their_order(run: Run, outbox: ListOutbox
     run.step("two")
     run.log("second", "warning", code=7)
     run.finish({"status": "completed"})
-    assert [patch.status for patch in outbox.patches] == ["in_progress", "completed"]
-    lines = [line for patch in outbox.patches for line in patch.logs]
+    assert [patch.status for patch in outbox.told()] == ["in_progress", "completed"]
+    lines = [line for patch in outbox.told() for line in patch.logs]
     assert [(line.level, line.message, line.data) for line in lines] == [
         ("info", "first", None),
         ("warning", "second", {"code": 7}),
@@ -179,7 +171,7 @@ def test_an_oversized_message_is_shortened_on_the_bar_and_whole_in_the_log(
     run.progress(1, 2, text)
     run.flush()
     assert len(outbox.values()["message"]) == 500
-    assert "".join(line.message for patch in outbox.patches for line in patch.logs) == text
+    assert "".join(line.message for patch in outbox.told() for line in patch.logs) == text
     assert "message of 9000 characters is shortened to 500" in caplog.text
 
 
@@ -206,7 +198,7 @@ def test_hostile_text_is_cleaned_on_its_way(run: Run, outbox: ListOutbox) -> Non
     run.log("pw \x00", link="https://me:S3CRET@host/")
     run.flush()
     assert outbox.values()["message"] == "ab[2J [removed]"
-    assert "S3CRET" not in str(outbox.patches)
+    assert "S3CRET" not in str(outbox.told())
 
 
 @pytest.mark.parametrize("value", ["token:", "\\u0000", None, 5], ids=repr)
@@ -215,7 +207,7 @@ def test_data_that_looks_like_a_secret_does_not_break_its_line(
 ) -> None:
     run.log("x", password=value, note=value)
     run.flush()
-    [line] = [line for patch in outbox.patches for line in patch.logs]
+    [line] = [line for patch in outbox.told() for line in patch.logs]
     assert line.data == {"password": value if not isinstance(value, str) else "[removed]", "note": value}
 
 
@@ -253,13 +245,6 @@ def test_a_result_link_must_be_one(run: Run, url: Any) -> None:
         run.result_url(url)
 
 
-def test_a_checkpoint_comes_back(run: Run, appender: Appender, outbox: ListOutbox) -> None:
-    assert run.last_checkpoint is None
-    run.checkpoint({"cursor": 5})
-    assert run.last_checkpoint == {"cursor": 5}
-    assert Run(RUN, 2, appender, outbox, 1).last_checkpoint == {"cursor": 5}
-
-
 def test_outside_of_a_worker_the_calls_check_and_do_nothing() -> None:
     assert current_run() is None
     run = detached_run()
@@ -295,7 +280,7 @@ def test_tasks_go_on_while_the_outbox_is_away_and_nothing_is_lost(run: Run, outb
     run.finish({"status": "completed"})
     outbox.away = False
     wait_until(lambda: len(outbox.entries) > 0, "the outbox got what was kept")
-    patches = fold(outbox.patches)
+    patches = fold(outbox.told())
     assert [patch.status for patch in patches] == ["in_progress", "completed"]
     assert [line.message for patch in patches for line in patch.logs] == ["line"]
 
@@ -314,7 +299,7 @@ def test_a_full_outbox_sheds_progress_and_keeps_states(run: Run, outbox: ListOut
     assert outbox.entries == []
     run.progress(2, 2)
     run.finish({"status": "completed"})
-    assert [patch.status for patch in outbox.patches] == ["completed"]
+    assert [patch.status for patch in outbox.told()] == ["completed"]
 
 
 def test_closing_appends_what_is_pending(run: Run, appender: Appender, outbox: ListOutbox) -> None:
