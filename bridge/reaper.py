@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 LEASES_QUIET: Final = 2
 LEASES_APART: Final = 2
-_IDLE: Final = 20  # times as long as a look took, so that looking takes a twentieth of one core at most
+_IDLE: Final = 5  # times as long as a look took, so that looking at very many runs leaves room for writing
 
 _OUTAGES: Final = (*WAITED_OUT, OperationalError, RedisError, OutboxUnavailable)
 
