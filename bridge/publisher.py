@@ -20,9 +20,9 @@ from bridge.counters import Counters
 from bridge.errors import SettingsError, SupabaseUnavailable
 from bridge.messages import Message, current_messages, messages_for
 from bridge.partitions import Partitions
-from bridge.quiet import QuietRows
 from bridge.reader import Batch, OutboxReader
-from bridge.reaper import LEASES_QUIET, Reaper
+from bridge.reaper.quiet import QuietRows
+from bridge.reaper.reaper import LEASES_QUIET, Reaper
 from bridge.rows import Mirrored, Rows, SupabaseRows
 from bridge.sender import Sender
 from bridge.settings import BridgeSettings

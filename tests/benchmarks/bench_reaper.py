@@ -22,10 +22,10 @@ from celery import Celery
 from bridge.limits.scripts import LimitScripts
 from bridge.local import Stack
 from bridge.local.running import RunningStack
-from bridge.quiet import QuietRows
+from bridge.reaper.quiet import QuietRows
+from bridge.reaper.verdicts import verdict_on
+from bridge.reaper.whereabouts import Lookout, Whereabouts
 from bridge.settings import BridgeSettings, SupabaseSettings
-from bridge.verdicts import verdict_on
-from bridge.whereabouts import Lookout, Whereabouts
 from tests.benchmarks.parts import machine
 
 PREFIX = "bench"

@@ -14,8 +14,8 @@ from celery import Celery
 from bridge.events import run_uuid
 from bridge.limits.scripts import Ask, LimitScripts, Parcel
 from bridge.local.running import RunningStack
+from bridge.reaper.whereabouts import Lookout, Place
 from bridge.settings import BridgeSettings
-from bridge.whereabouts import Lookout, Place
 
 LANE = "task|t| slots|one|"
 

@@ -7,9 +7,9 @@ from uuid import uuid4
 import pytest
 
 from bridge.events import run_uuid
-from bridge.quiet import QuietRun
-from bridge.verdicts import Suspicions, Verdict, verdict_on
-from bridge.whereabouts import Place, Whereabouts
+from bridge.reaper.quiet import QuietRun
+from bridge.reaper.verdicts import Suspicions, Verdict, verdict_on
+from bridge.reaper.whereabouts import Place, Whereabouts
 
 LOST, STALLED, QUEUED, WAITING = Verdict.WORKER_LOST, Verdict.STALLED, Verdict.QUEUED, Verdict.WAITING
 STATUSES = ("scheduled", "queued", "waiting", "in_progress", "retrying", "cancelling")

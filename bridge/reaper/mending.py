@@ -14,9 +14,9 @@ from bridge.events import LogLine, Patch
 from bridge.extension import Bridge
 from bridge.lifecycle import MessageLost, WorkersLost
 from bridge.limits.reasons import reason
-from bridge.quiet import QuietRun
-from bridge.verdicts import Verdict
-from bridge.whereabouts import Lookout
+from bridge.reaper.quiet import QuietRun
+from bridge.reaper.verdicts import Verdict
+from bridge.reaper.whereabouts import Lookout
 
 log = logging.getLogger(__name__)
 

@@ -26,12 +26,12 @@ from bridge.backoff import Outage
 from bridge.extension import Bridge
 from bridge.limits.custody import restore_orphans
 from bridge.limits.scripts import LimitScripts
-from bridge.mending import Mending
 from bridge.outbox import OutboxUnavailable
-from bridge.quiet import QuietRows, QuietRun, Ticket
+from bridge.reaper.mending import Mending
+from bridge.reaper.quiet import QuietRows, QuietRun, Ticket
+from bridge.reaper.verdicts import Suspicions, Verdict, verdict_on
+from bridge.reaper.whereabouts import Lookout, Whereabouts
 from bridge.scripts import LeaseScripts
-from bridge.verdicts import Suspicions, Verdict, verdict_on
-from bridge.whereabouts import Lookout, Whereabouts
 from bridge.writer import WAITED_OUT
 
 log = logging.getLogger(__name__)

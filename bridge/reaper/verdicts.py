@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
-from bridge.quiet import QuietRun
-from bridge.whereabouts import Place, Whereabouts
+from bridge.reaper.quiet import QuietRun
+from bridge.reaper.whereabouts import Place, Whereabouts
 
 _STARTED = frozenset({"in_progress", "cancelling"})
 
