@@ -16,14 +16,18 @@ class ImportStore(AccountStore, PostStore, Protocol):
     """What an import needs of the store."""
 
 
-def import_account(account: Account, store: ImportStore, fetcher: Fetcher) -> Iterator[ImportOutcome]:
+def import_account(
+    account: Account, store: ImportStore, fetcher: Fetcher, so_far: ImportOutcome | None = None
+) -> Iterator[ImportOutcome]:
     """Yields the outcome so far after every stored page; raises the account's one clear `PublicError`.
+
+    An import that was interrupted goes on from the account's cursor; `so_far` is what had come of it.
 
     >>> for outcome in import_account(account, store, fetcher):
     ...     self.progress(outcome.seen, outcome.total, f"Importing {account.name}...")
     >>> self.log(f"{account.key}: {outcome.line}")
     """
-    outcome = ImportOutcome(first=not account.cursor)
+    outcome = so_far or ImportOutcome(first=not account.cursor)
     for page in importer_for(account, fetcher).pages(account.cursor):
         added = store.add_page(account, page)
         outcome = replace(

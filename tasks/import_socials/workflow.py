@@ -14,7 +14,7 @@ from typing import Any
 from celery import chain, chord, group
 from celery.exceptions import SoftTimeLimitExceeded
 
-from bridge import Limit
+from bridge import LeaseLost, Limit
 from bridge.errors import KeyRefused, PublicError, SchemaMissing, SupabaseUnavailable
 from bridge.run import Run, current_run, detached_run
 from config.settings import settings
@@ -23,7 +23,8 @@ from tasks.import_socials.classifying import embed_account, refresh_topics
 from tasks.import_socials.embeddings import Embedder, embedder_from
 from tasks.import_socials.http import Fetcher, FetchPolicy
 from tasks.import_socials.importing import import_account as import_pages
-from tasks.import_socials.models import Account, ImportOutcome
+from tasks.import_socials.models import Account
+from tasks.import_socials.resuming import Journal, Stage, Summary
 from tasks.import_socials.store import Store
 from tasks.import_socials.supabase_store import SupabaseStore
 
@@ -37,13 +38,10 @@ _PATIENT: dict[str, Any] = {
     "max_retries": 8,
 }
 
-# Not an account's fault: the run fails, or is tried again.
-_OF_THE_RUN = (SupabaseUnavailable, KeyRefused, SchemaMissing, SoftTimeLimitExceeded)
+# Not an account's fault: the run fails, is tried again, or goes on elsewhere.
+_OF_THE_RUN = (SupabaseUnavailable, KeyRefused, SchemaMissing, SoftTimeLimitExceeded, LeaseLost)
 
 _NAMED = 3  # failed accounts that the last message names; the log names all
-
-Summary = dict[str, Any]
-"""{"account", "imported", "error"?} of one account."""
 
 
 @app.task(
@@ -57,6 +55,9 @@ Summary = dict[str, Any]
 def import_socials(self: Any, user_id: str, parallel: bool = False) -> Any:
     """Import every connected account of the user, then find the topics of all posts.
 
+    An attempt that follows an interrupted one passes over the accounts that are done, and goes on with the
+    next page of the one that was in work.
+
     Returns {"accounts": [...], "imported": posts, "topics": [labels]}.
     """
     with opened_store() as store:
@@ -69,8 +70,10 @@ def import_socials(self: Any, user_id: str, parallel: bool = False) -> Any:
                 for one in accounts
             )
             return self.replace(chord(header, gather_topics.s(user_id)))
+        journal = Journal.read(self.last_checkpoint)
         summaries = [
-            _one_account(store, account, _Share(i, len(accounts))) for i, account in enumerate(accounts)
+            journal.done.get(account.id) or _one_account(store, account, _Share(i, len(accounts)), journal)
+            for i, account in enumerate(accounts)
         ]
         return _finish(store, user_id, summaries)
 
@@ -84,7 +87,8 @@ def import_socials(self: Any, user_id: str, parallel: bool = False) -> Any:
 def fetch_account(self: Any, user_id: str, account_id: str) -> Summary:
     """Import the posts of one account."""
     with opened_store() as store:
-        return _import(store, _account(store, user_id, account_id), _Share(0, 1, parts=1))
+        account = _account(store, user_id, account_id)
+        return _import(store, account, _Share(0, 1, parts=1), Journal.read(self.last_checkpoint))
 
 
 @app.task(bind=True, name="tasks.import_socials.classify_account", **_PATIENT)
@@ -92,15 +96,19 @@ def classify_account(self: Any, summary: Summary, user_id: str, account_id: str)
     """Embed the posts of one account."""
     with opened_store() as store:
         if "error" not in summary:
-            summary |= _classify(store, _account(store, user_id, account_id), _Share(0, 1, parts=1))
+            account = _account(store, user_id, account_id)
+            journal = Journal.read(self.last_checkpoint)
+            summary |= _classify(store, account, _Share(0, 1, parts=1), journal)
         return summary
 
 
 @app.task(bind=True, name="tasks.import_socials.gather_topics", public_result=True, **_PATIENT)
 def gather_topics(self: Any, summaries: list[Summary], user_id: str) -> Summary:
     """Find the topics over all accounts; goes on under the id of the import."""
-    for summary in summaries:
-        _tell(summary)
+    if self.last_checkpoint is None:
+        for summary in summaries:
+            _tell(summary)
+        self.checkpoint("told")
     with opened_store() as store:
         return _finish(store, user_id, summaries)
 
@@ -142,27 +150,26 @@ class _Share:
         _run().progress(current, self._of * self._FINE, message)
 
 
-def _one_account(store: Store, account: Account, share: _Share) -> Summary:
-    summary = _import(store, account, share)
+def _one_account(store: Store, account: Account, share: _Share, journal: Journal) -> Summary:
+    summary = _import(store, account, share, journal)
     if "error" not in summary:
-        summary |= _classify(store, account, share)
+        summary |= _classify(store, account, share, journal)
     _tell(summary)
+    journal.finish(account, summary)
+    _run().checkpoint(journal.write())
     return summary
 
 
-def _import(store: Store, account: Account, share: _Share) -> Summary:
+def _import(store: Store, account: Account, share: _Share, journal: Journal) -> Summary:
     """Import one account; what goes wrong is its own summary, and the others go on."""
     message = f"Importing {account.name}..."
     _run().step(f"Importing {account.name}")
-    share.show(0, 0, None, message)
-    outcome = ImportOutcome(first=not account.cursor)
+    stage = journal.stage(account)
+    share.show(0, stage.outcome.seen, stage.outcome.total, message)
     try:
-        policy = FetchPolicy(allow_private=settings().providers_allow_private_hosts)
-        with Fetcher(policy) as fetcher:
-            for outcome in import_pages(account, store, fetcher):
-                seen = f" {outcome.seen} posts" if outcome.seen else ""
-                share.show(0, outcome.seen, outcome.total, message + seen)
-        store.record_import(account, None)
+        if not stage.imported:
+            stage = _import_pages(store, account, share, journal)
+        outcome = stage.outcome
         return {"account": account.key, "imported": outcome.imported, "line": outcome.line}
     except _OF_THE_RUN:
         raise
@@ -170,13 +177,30 @@ def _import(store: Store, account: Account, share: _Share) -> Summary:
         return _failure(store, account, error)
 
 
-def _classify(store: Store, account: Account, share: _Share) -> Summary:
+def _import_pages(store: Store, account: Account, share: _Share, journal: Journal) -> Stage:
+    policy = FetchPolicy(allow_private=settings().providers_allow_private_hosts)
+    with Fetcher(policy) as fetcher:
+        for outcome in import_pages(account, store, fetcher, journal.stage(account).outcome):
+            seen = f" {outcome.seen} posts" if outcome.seen else ""
+            share.show(0, outcome.seen, outcome.total, f"Importing {account.name}...{seen}")
+            journal.reached(account, outcome=outcome)
+            _run().checkpoint(journal.write())
+    store.record_import(account, None)
+    stage = journal.reached(account, imported=True)
+    _run().checkpoint(journal.write())
+    return stage
+
+
+def _classify(store: Store, account: Account, share: _Share, journal: Journal) -> Summary:
     message = f"Extracting topics for {account.name}..."
     _run().step(f"Extracting topics for {account.name}")
+    before = journal.stage(account).embedded
     share.show(1, 0, None, message)
     try:
         for done, of in embed_account(account, store, embedder()):
-            share.show(1, done, of, message)
+            share.show(1, before + done, before + of, message)
+            journal.reached(account, embedded=before + done)
+            _run().checkpoint(journal.write())
         return {}
     except _OF_THE_RUN:
         raise
