@@ -44,6 +44,8 @@ class Custody:
         seconds: Any = self._redis.time()
         self._redis.zadd(self._workers, {self._worker: 1000 * (seconds[0] + lease.total_seconds())}, nx=True)
         self.register()  # as a worker that lives
+        if self.keys:
+            _keep_at_connection_loss(consumer)
 
     def register(self) -> None:
         """Tell where this worker's messages are; again and again, as Redis may have been emptied."""
@@ -56,8 +58,8 @@ class Custody:
 
     def restore_strays(self) -> int:
         """Give back what this worker had taken over a connection that broke; returns how many messages."""
-        if not self.keys or self._consumer is None:
-            return 0
+        if not self.keys or self._consumer is None or self._consumer.task_consumer is None:
+            return 0  # not open yet, or without a connection
         with self._app.connection_for_write() as connection:
             channel: Any = connection.default_channel
             tags = {_text(tag) for tag in channel.client.zrange(self.keys[1], 0, -1)}
@@ -72,6 +74,26 @@ class Custody:
         for requests in (active_requests, reserved_requests, scheduled_requests):
             known |= {str(request.message.delivery_tag) for request in tuple(requests)}
         return known
+
+
+def _keep_at_connection_loss(consumer: Any) -> None:
+    """Have nothing given back or acked over a connection that broke: what executes goes on, strays are found.
+
+    Celery 5.7 does both after kombu has let go of the transport, and the worker ends with an AttributeError.
+    """
+    lost = consumer.on_connection_error_after_connected
+
+    def kept(error: BaseException) -> None:
+        for channel in getattr(consumer.connection.transport, "channels", None) or ():
+            channel.do_restore = False
+            channel.basic_ack = channel.basic_reject = _let_go
+        lost(error)
+
+    consumer.on_connection_error_after_connected = kept
+
+
+def _let_go(delivery_tag: str, *_: Any, **__: Any) -> None:
+    log.info("message %s stays unacked, its connection broke; it will come again", delivery_tag)
 
 
 def restore_orphans(app: Celery, redis: Redis, register: str, workers: str, asking: str = "") -> int:
