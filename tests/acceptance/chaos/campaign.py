@@ -48,7 +48,7 @@ class Campaign:
         users = [system.sign_up() for _ in range(USERS)]
         self.users = [user for user, _ in users]
         self.rows = Rows(system.stack)
-        self.clients = [Client(system.stack, system.stack.url, user, token) for user, token in users]
+        self.clients = [Client(system.stack, system.clients_url, user, token) for user, token in users]
         self._together = Clients(self.clients)
         os.environ.update(environment(system.settings))
         self.load = Load(plan.seed, self.users, plan.rate, self.rows.status)

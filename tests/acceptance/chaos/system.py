@@ -76,6 +76,21 @@ class Place:
     def is_alive(self) -> bool:
         return self.process is not None and self.process._popen.poll() is None
 
+    @property
+    def clock(self) -> int:
+        """By how many seconds its wall clock is off."""
+        return int(self.env.get(CLOCK, "0"))
+
+    def set_clock(self, offset: int) -> None:
+        """From its next start on."""
+        self.env[CLOCK] = str(offset)
+
+    def end_warmly(self) -> None:
+        """As a deployment does; killed when it takes too long, as there."""
+        assert self.process is not None
+        with suppress(AssertionError):
+            self.process.end(within=10)
+
     def signal(self, number: int, keeper: bool = False) -> None:
         """To its process group; a lease keeper has a group of its own."""
         assert self.process is not None
@@ -94,11 +109,11 @@ class System:
         self.journal = folder / "journal"
         self.settings = _settings(redis.url, stack.url, stack.service_key)
         self.places: dict[str, Place] = {}
+        self.clients = Proxy(_port(stack.url))
         self._over = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise)
         for number, (pool, slots) in enumerate(POOLS, 1):
             self._add_worker(f"w{number}", pool, slots)
-        self.set_clock("w3", HOUR)
         for number in range(1, BRIDGES + 1):
             self._add_bridge(f"b{number}")
 
@@ -129,11 +144,12 @@ class System:
 
     def proxies(self) -> list[Proxy]:
         origins = [place.origin for place in self.bridges() if place.origin]
-        return [place.redis for place in self.places.values()] + origins
+        return [self.clients, *(place.redis for place in self.places.values()), *origins]
 
-    def set_clock(self, name: str, offset: int) -> None:
-        """From its next start on, the wall clock of this place is off by so many seconds."""
-        self.places[name].env[CLOCK] = str(offset)
+    @property
+    def clients_url(self) -> str:
+        """The origin as clients reach it."""
+        return _through(self.stack.url, self.clients)
 
     def sign_up(self) -> tuple[str, str]:
         """A new user's id and token."""

@@ -15,6 +15,10 @@ from tests.acceptance.chaos.views import SHOWN
 
 LOST, DOUBLED, WRONG, AGAIN, TOLD = "lost", "doubled", "wrong", "again", "told"
 BAD: Final = (LOST, DOUBLED, WRONG)
+TAKES_MESSAGES: Final = frozenset(("worker-kill", "redis-kill", "redis-stop", "redis-cut", "redis-dead"))
+LOST_WITHIN = 3.0
+"""Seconds after the last that was heard of a run within which its next message may be lost with a fault."""
+
 ACKED_WITHIN = 1.0
 """Seconds after the end of a body within which a fault may still keep its worker from telling of it."""
 
@@ -83,7 +87,7 @@ def _findings(story: Story, faults: Sequence[Fault]) -> Iterator[tuple[str, str]
     if status not in FINAL_STATUSES:
         yield LOST, f"its row is left {status}"
         return
-    told = _told_of_loss(story)
+    told = _told_of_loss(story, faults)
     if told:
         yield TOLD, f"it failed with {story.row['error_code']}, and so it is told"
     else:
@@ -93,10 +97,25 @@ def _findings(story: Story, faults: Sequence[Fault]) -> Iterator[tuple[str, str]
     yield from _unseen(story)
 
 
-def _told_of_loss(story: Story) -> bool:
-    """A failed dispatch that is shown as one, its body never started."""
+def _told_of_loss(story: Story, faults: Sequence[Fault]) -> bool:
+    """What was to come next never started, its row says so, and a fault explains it.
+
+    A dispatch that failed; or a message that a worker had taken when it was killed, or that Redis had given
+    away when the connection broke: Celery's Redis transport notes what it takes a moment after it took it.
+    """
     assert story.row is not None
-    return story.row["error_code"] == "publish_failed" and not story.executions
+    code = story.row["error_code"]
+    if (
+        code == "publish_failed"
+    ):  # at the dispatch, or when it asked to be tried again: Celery rejects it then
+        return not story.executions or story.executions[-1].end == "left:Reject"
+    started = {(each.task, each.level) for each in story.executions}
+    if code not in ("stalled", "worker_lost") or not story.kind.ends.keys() - started:
+        return False
+    return any(
+        fault.kind in TAKES_MESSAGES and fault.overlaps(story.until, story.until + LOST_WITHIN)
+        for fault in faults
+    )
 
 
 def _missing(story: Story) -> Iterator[tuple[str, str]]:
