@@ -9,6 +9,7 @@ from config.settings import settings
 broker_url = settings().redis_url
 result_backend = settings().redis_url
 result_expires = 3600
+result_backend_always_retry = True  # or a run that ends while Redis starts again has failed
 
 imports = ("tasks.import_socials.workflow",)
 task_default_queue = "default"
