@@ -64,6 +64,7 @@ def one_report(stack: RunningStack) -> None:
 
         ways: dict[str, tuple[int, Callable[[int], object]]] = {
             "self.progress()": (100_000, lambda n: run.progress(n, 100_000, "Importing")),
+            "self.checkpoint()": (2_000, lambda n: run.checkpoint({"cursor": n})),
             "one XADD": (
                 2_000,
                 lambda n: outbox.append([(run_id, Patch(run_id, 1, 0.0, {"current": n, "message": "I"}))]),
