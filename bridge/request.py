@@ -94,19 +94,19 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
         super().terminate(pool, signal)
         admission = self._admission
         if admission is not None and self.holder is not None and self.time_start and _executes_in_child(self):
-            admission.leave_when_gone(self, self.worker_pid)  # a signal may as well do nothing to it
+            admission.leases.leave_when_gone(self, self.worker_pid)  # a signal may as well do nothing to it
 
     def acknowledge(self) -> None:
         """Ack the message, and at the end of a run free its slots with the same command."""
         admission = self._admission
         if admission and self._has_succeeded and not self.acknowledged:
-            self.acknowledged = admission.leave_and_ack(self)
+            self.acknowledged = admission.leases.leave_and_ack(self)
         super().acknowledge()
 
     def reject(self, requeue: bool = False) -> Any:
         if requeue and self._bridge is not None:
             if self._admission is not None:
-                self._admission.give_back(self, died=self._child_died)
+                self._admission.leases.give_back(self, died=self._child_died)
             self._bridge.signals.requeued(self.task, self._context)
         return super().reject(requeue=requeue)
 
@@ -144,9 +144,9 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
         if self.holder is None or self._admission is None:
             return
         if at_once or not _executes_in_child(self):
-            self._admission.leave(self)
+            self._admission.leases.leave(self)
         else:
-            self._admission.leave_when_gone(self, self.worker_pid, _KILLED_WITHIN)
+            self._admission.leases.leave_when_gone(self, self.worker_pid, _KILLED_WITHIN)
 
     @contextmanager
     def _reporting(self, goes_on: bool = False) -> Iterator[None]:

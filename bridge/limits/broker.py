@@ -22,7 +22,7 @@ from kombu.transport import virtual
 from kombu.utils.json import dumps, loads
 from redis import Redis
 
-from bridge.limits.scripts import Parcel, Unacked
+from bridge.limits.answers import Parcel, Unacked
 
 log = logging.getLogger(__name__)
 

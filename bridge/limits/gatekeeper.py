@@ -1,25 +1,27 @@
-"""The limits' parts in one worker's main process: admission, keeper, pacer; from its start to its end."""
+"""The limits' parts in one worker's main process, made for each other, from its start to its end."""
 
 from __future__ import annotations
 
-import logging
 import os
 import time
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from celery.worker.control import Panel
 from redis import RedisError
 
 from bridge.limits.admission import Admission
+from bridge.limits.broker import Broker
 from bridge.limits.custody import Custody
-from bridge.limits.keeper import Keeper
-from bridge.limits.pacer import Pacer
+from bridge.limits.endings import Endings
+from bridge.limits.leases import Leases
+from bridge.limits.lifeline import Lifeline
+from bridge.limits.link import Link
+from bridge.limits.pacer import Action, Pacer
 from bridge.limits.positions import Positions
 
 if TYPE_CHECKING:
     from bridge.extension import Bridge
-
-log = logging.getLogger(__name__)
 
 
 class Gatekeeper:
@@ -27,20 +29,18 @@ class Gatekeeper:
 
     def __init__(self, bridge: Bridge, hostname: str) -> None:
         self._pid = os.getpid()
-        admission = self._admission = Admission(bridge, hostname)
-        lease = admission.settings.lease / 2  # as long again a silent worker is only suspected
-        self._keeper = Keeper(
-            admission.redis_url, f"{admission.scripts.root}workers", admission.worker, lease
+        actions: SimpleQueue[Action | None] = SimpleQueue()
+        link = self._link = Link(bridge.settings, hostname, bridge.declared_values, actions.put)
+        broker = self._broker = Broker(bridge.app)
+        endings = self._endings = Endings(bridge, link, broker)
+        self._admission = Admission(bridge, link, broker, Leases(bridge, link, broker), endings)
+        self._custody = Custody(bridge.app, link.redis, link.scripts.root, link.worker)
+        lease = link.settings.lease / 2  # as long again a silent worker is only suspected
+        self._lifeline = Lifeline(link.url, f"{link.scripts.root}workers", link.worker, lease)
+        self._pacer = Pacer(
+            link, self._admission, endings, self._custody, self._lifeline, _positions(bridge, link), actions
         )
-        positions = Positions(
-            admission.scripts,
-            lambda root, patch: bridge.appender.append([(root, patch)]),
-            admission.settings.positions_per_second,
-            time.time,
-        )
-        self._custody = Custody(bridge.app, admission.redis, admission.scripts.root, admission.worker)
-        self._pacer = Pacer(admission, self._custody, self._keeper, positions)
-        self._keeper.start()
+        self._lifeline.start()
 
     @property
     def admission(self) -> Admission | None:
@@ -49,39 +49,47 @@ class Gatekeeper:
 
     def open(self, consumer: Any) -> None:
         """Tell what is declared, and begin to let runs in."""
-        admission = self._admission
-        admission.consumer = consumer
+        link = self._link
+        for part in (self._admission, self._endings):
+            part.attach(consumer)
         if not consumer.pool.uses_semaphore:  # runs execute in this process: forks of its own are theirs
-            self._keeper.keep_from_forks()
+            self._lifeline.keep_from_forks()
         try:
-            self._custody.attach(consumer, lease=admission.settings.lease)
-            admission.broker.attach(consumer, admission.redis)
-            admission.declare()
-            admission.paused = admission.scripts.paused()  # a pause outlasts the worker that saw it begin
+            self._custody.attach(consumer, lease=link.settings.lease)
+            self._broker.attach(consumer, link.redis)
+            link.declare()
         except RedisError as error:
-            admission.is_reachable = False
-            log.error("the limits' Redis does not answer (%s); limited runs wait", type(error).__name__)
-        _withdraw_at_revoke(admission)
+            link.lost(error)
+        _withdraw_at_revoke(self._endings)
         self._pacer.start()
 
     def in_pool_process(self) -> None:
         """In a forked child of the pool."""
-        self._keeper.in_pool_process()
+        self._lifeline.in_pool_process()
 
     def close(self) -> None:
         """Free what is held and leave."""
         if self.admission is not None:
             self._pacer.stop()
-            self._keeper.stop()
+            self._lifeline.stop()
 
 
-def _withdraw_at_revoke(admission: Admission) -> None:
+def _positions(bridge: Bridge, link: Link) -> Positions:
+    return Positions(
+        link.scripts,
+        lambda root, patch: bridge.appender.append([(root, patch)]),
+        link.settings.positions_per_second,
+        time.time,
+    )
+
+
+def _withdraw_at_revoke(endings: Endings) -> None:
     """Celery's `revoke` command, which ends waiting runs as well."""
     revoke = Panel.data["revoke"]
 
     def withdrawing(state: Any, task_id: Any, *args: Any, **kwargs: Any) -> Any:
         reply = revoke(state, task_id, *args, **kwargs)
-        admission.withdraw([task_id] if isinstance(task_id, str) else list(task_id or ()))
+        endings.withdraw([task_id] if isinstance(task_id, str) else list(task_id or ()))
         return reply
 
     Panel.data["revoke"] = withdrawing

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from bridge.events import Patch
 from bridge.lifecycle import waiting
+from bridge.limits.answers import Moved
 from bridge.limits.reasons import reason
-from bridge.limits.scripts import LimitScripts, Moved
+from bridge.limits.scripts import LimitScripts
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 from redis import Redis
 
+from bridge.limits.answers import Answer, Ask, Ended, Moved, Parcel, Swept, Unacked, Victim
 from bridge.limits.own_connection import OwnConnection
 from bridge.scripts import milliseconds, source
 
@@ -32,100 +32,6 @@ LASTING_KEYS: Final = {
     "unacked": "where workers keep their unacked messages; removed once they have been given back",
 }
 """The keys without a time to live that stay when nothing runs or waits, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unacked:
-    """Where the broker keeps a message until it is acked, when the broker is this very Redis."""
-
-    hash: str
-    index: str
-    tag: str
-
-
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """A message to park: its bytes, the list to grant it into ("" where it has to be published), and
-    what reports of its position need."""
-
-    message: bytes
-    queue: str
-    meta: str
-    expires_at: int = 0  # ms since the epoch, 0 for never
-    unacked: Unacked | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One attempt of a run at the gates of its lane."""
-
-    member: str
-    worker: str
-    lane: str
-    units: tuple[int, ...] = ()
-    priority: int = 0  # 0 is first
-    mode: str = "wait"
-    parked_under: str = ""
-    meta: str = ""  # what reports of it need
-    early: bool = False  # its message is acked before it executes
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of an attempt.
-
-    `word` is one of run, full, waiting, dropped, duplicate, spare, unknown. `holder` names the slots
-    of a run; `gate` and `position` (from 1) say what a waiting run waits for, and where;
-    `victims` are the runs that it replaces. `deaths` counts the attempts that ended with their worker.
-    """
-
-    word: str
-    holder: str = ""
-    gate: str = ""
-    position: int = 0
-    victims: tuple[Victim, ...] = ()
-    deaths: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Victim:
-    """A run that a newer one of `on_limit="cancel_running"` replaces; without a worker it waits."""
-
-    member: str
-    worker: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A run to be ended without having started."""
-
-    member: str
-    why: str
-    message: bytes
-    meta: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """What a sweep has found."""
-
-    is_pacer: bool
-    next_in: timedelta
-    outgoing: int
-    buried: int
-    freed: int
-    died: tuple[str, ...]  # what reports of each run need whose attempt ended with its worker
-    ended: tuple[Ended, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """A waiting run whose place or reason has changed."""
-
-    meta: str
-    position: int
-    gate: str
-    is_news: bool = False  # it went back into its line, after it had executed or been granted
 
 
 class LimitScripts:
@@ -259,10 +165,6 @@ class LimitScripts:
         """How many runs wait in a lane."""
         found: Any = self._redis.zcard(f"{self.root}line:{lane}")
         return int(found)
-
-    def paused(self) -> frozenset[str]:
-        """The targets that are closed."""
-        return frozenset(map(_text, self._redis.hkeys(f"{self.root}paused")))
 
     def pause(self, target: str, time: timedelta | None = None) -> bool:
         """Close a task, a limit or a key; returns whether that is new, or longer than before."""

@@ -15,7 +15,8 @@ from typing import Any
 
 import redis
 
-from bridge.limits.scripts import Ask, LimitScripts, Parcel
+from bridge.limits.answers import Ask, Parcel
+from bridge.limits.scripts import LimitScripts
 from tests.benchmarks.parts import machine, percentiles, redis_server
 
 WAITING = ((0, 1), (1_000, 1), (100_000, 1), (100_000, 10_000))  # runs, lanes

@@ -18,7 +18,7 @@ import psutil
 import pytest
 import redis
 
-from bridge.limits.keeper import Keeper
+from bridge.limits.lifeline import Lifeline
 from bridge.local.ports import choose_port
 from bridge.local.redis import find_redis_server
 from tests.processes import CHECKOUT, Process
@@ -32,8 +32,8 @@ PARENT = """
 import ctypes, json, os, signal, sys, time
 from datetime import timedelta
 url, key, worker, lease = json.loads(os.environ["KEEPER"])
-from bridge.limits.keeper import Keeper
-keeper = Keeper(url, key, worker, timedelta(seconds=lease))
+from bridge.limits.lifeline import Lifeline
+keeper = Lifeline(url, key, worker, timedelta(seconds=lease))
 keeper.start()
 """
 
@@ -42,14 +42,14 @@ import json, os, signal, time
 from datetime import timedelta
 import redis
 from celery import Celery, platforms, signals
-from bridge.limits.keeper import Keeper
+from bridge.limits.lifeline import Lifeline
 
 url, key, worker, lease = json.loads(os.environ["KEEPER"])
 if "NO_PDEATHSIG" in os.environ:  # as on systems other than Linux with glibc
     platforms.set_pdeathsig = lambda name: None
 app = Celery("keeper_app", broker=url)
 app.conf.update(broker_connection_retry_on_startup=True, worker_hijack_root_logger=False)
-keeper = Keeper(url, key, worker, timedelta(seconds=lease))
+keeper = Lifeline(url, key, worker, timedelta(seconds=lease))
 signals.worker_init.connect(lambda **_: keeper.start(), weak=False)
 signals.worker_process_init.connect(lambda **_: keeper.in_pool_process(), weak=False)
 signals.worker_shutdown.connect(lambda **_: keeper.stop(), weak=False)
@@ -130,9 +130,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def keeper(server: Server) -> Iterator[Keeper]:
+def keeper(server: Server) -> Iterator[Lifeline]:
     """A keeper of this very process."""
-    keeper = Keeper(server.url, KEY, WORKER, LEASE)
+    keeper = Lifeline(server.url, KEY, WORKER, LEASE)
     keeper.start()
     wait_until(server.held, "the first renewal")
     yield keeper
@@ -204,7 +204,7 @@ def test_a_living_worker_keeps_its_lease(server: Server, tmp_path: Path, body: s
         server.is_renewed()
 
 
-def test_signals_that_stop_workers_do_not_stop_the_keeper(server: Server, keeper: Keeper) -> None:
+def test_signals_that_stop_workers_do_not_stop_the_keeper(server: Server, keeper: Lifeline) -> None:
     process = keeper_of(os.getpid())
     assert os.getpgid(process.pid) != os.getpgid(0)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP", "SIGUSR1", "SIGUSR2"):
@@ -214,7 +214,7 @@ def test_signals_that_stop_workers_do_not_stop_the_keeper(server: Server, keeper
 
 
 def test_a_killed_keeper_is_started_again_and_leaves_no_zombie(
-    server: Server, keeper: Keeper, caplog: pytest.LogCaptureFixture
+    server: Server, keeper: Lifeline, caplog: pytest.LogCaptureFixture
 ) -> None:
     killed = keeper_of(os.getpid())
     killed.kill()
@@ -226,7 +226,7 @@ def test_a_killed_keeper_is_started_again_and_leaves_no_zombie(
 
 
 def test_a_keeper_that_cannot_live_is_not_started_over_and_over() -> None:
-    broken = Keeper("nonsense://x:hidden@y", KEY, WORKER, timedelta(hours=1))
+    broken = Lifeline("nonsense://x:hidden@y", KEY, WORKER, timedelta(hours=1))
     broken.start()
     wait_until(lambda: not broken.ensure(), "it ended")
     assert [broken.ensure() for _ in range(3)] == [False] * 3
@@ -268,7 +268,7 @@ def test_the_lease_of_a_killed_worker_is_given_up_at_once(server: Server, tmp_pa
         wait_until(lambda: gone(its_keeper), "the keeper ends", timeout=2)
 
 
-def test_a_stopped_keeper_gives_the_lease_up_and_leaves_no_zombie(server: Server, keeper: Keeper) -> None:
+def test_a_stopped_keeper_gives_the_lease_up_and_leaves_no_zombie(server: Server, keeper: Lifeline) -> None:
     process = keeper_of(os.getpid())
     keeper.stop()
     assert server.given_up()
@@ -352,7 +352,7 @@ time.sleep(100)
 # Secrets, and where the keeper imports from
 
 
-def test_the_url_is_in_neither_arguments_nor_environment(server: Server, keeper: Keeper) -> None:
+def test_the_url_is_in_neither_arguments_nor_environment(server: Server, keeper: Lifeline) -> None:
     process = keeper_of(os.getpid())
     shown = " ".join(process.cmdline()) + json.dumps(process.environ())
     assert server.password not in shown

@@ -17,9 +17,10 @@ from celery import Celery, _state
 from bridge.errors import ArgumentError
 from bridge.extension import Bridge
 from bridge.limits import Limit, Rate
+from bridge.limits.answers import Answer, Ask, Parcel
 from bridge.limits.control import LimitControl, LimitsUnavailable, assume_nothing_runs
 from bridge.limits.gates import passage_of
-from bridge.limits.scripts import Answer, Ask, LimitScripts, Parcel
+from bridge.limits.scripts import LimitScripts
 from bridge.limits.survey import KeyState, LimitState
 from bridge.settings import BridgeSettings, LimitSettings, OutboxSettings
 from bridge.testing import MemoryOutbox
@@ -62,6 +63,10 @@ class Shop:
     @property
     def limits(self) -> LimitControl:
         return self.bridge.limits
+
+    @property
+    def paused(self) -> set[str]:
+        return {target.decode() for target in self.redis.hkeys(f"{self.scripts.root}paused")}
 
     def declare(self) -> None:
         self.scripts.declare(self.bridge.declared_values(), LEASE, LEASE)
@@ -363,7 +368,7 @@ def test_a_pause_that_cannot_work_is_refused_with_the_remedy(
 ) -> None:
     with pytest.raises(ArgumentError, match=remedy):
         shop.limits.pause(target, **options)
-    assert not shop.scripts.paused()
+    assert not shop.paused
 
 
 def test_what_is_paused_can_be_resumed_after_its_code_is_gone(shop: Shop) -> None:
@@ -400,7 +405,7 @@ def test_a_hold_never_ends_a_pause(shop: Shop) -> None:
 
 def test_no_time_holds_nothing(shop: Shop) -> None:
     assert shop.limits.hold("provider", 0) is False
-    assert not shop.scripts.paused()
+    assert not shop.paused
 
 
 @pytest.mark.parametrize(
@@ -411,7 +416,7 @@ def test_no_time_holds_nothing(shop: Shop) -> None:
 def test_a_time_that_cannot_work_is_refused(seconds: Any, shop: Shop) -> None:
     with pytest.raises(ArgumentError, match="seconds="):
         shop.limits.hold("provider", seconds)
-    assert not shop.scripts.paused()
+    assert not shop.paused
 
 
 def test_an_unknown_limit_cannot_be_held(shop: Shop) -> None:
@@ -427,7 +432,7 @@ def test_a_limit_that_only_other_code_declares_can_be_held(shop: Shop) -> None:
 def test_a_task_holds_a_limit_and_one_key_of_it(shop: Shop) -> None:
     shop.free.hold("provider", 30)
     shop.free.hold("accounts", timedelta(seconds=30), key="a")
-    assert shop.scripts.paused() == {"limit|provider|", "limit|accounts|a"}
+    assert shop.paused == {"limit|provider|", "limit|accounts|a"}
 
 
 def test_forked_children_have_connections_of_their_own(shop: Shop) -> None:

@@ -12,8 +12,9 @@ import pytest
 import redis
 from redis.exceptions import ConnectionError, TimeoutError
 
+from bridge.limits.answers import Ask, Parcel
 from bridge.limits.own_connection import OwnConnection
-from bridge.limits.scripts import Ask, LimitScripts, Parcel
+from bridge.limits.scripts import LimitScripts
 from bridge.local.running import RunningStack
 
 LEASE = timedelta(minutes=1)

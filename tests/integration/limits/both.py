@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from redis import Redis
 
-from bridge.limits.scripts import Answer, Ask, Parcel
+from bridge.limits.answers import Answer, Ask, Parcel
 from tests.integration.limits import commands
 from tests.integration.limits.model import Model
 from tests.integration.limits.virtual import scripts_on, set_clock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from bridge.limits.scripts import Ask, Parcel
+from bridge.limits.answers import Ask, Parcel
 from tests.integration.limits.model import RETOLD, Model, Run, Told, slots_of, split
 
 

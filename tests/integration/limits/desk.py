@@ -7,7 +7,8 @@ from datetime import timedelta
 
 from redis import Redis
 
-from bridge.limits.scripts import Answer, Ask, LimitScripts, Parcel, Swept, Unacked
+from bridge.limits.answers import Answer, Ask, Parcel, Swept, Unacked
+from bridge.limits.scripts import LimitScripts
 from tests.integration.limits.virtual import START_OF_TIME, set_clock
 
 LEASE, GRANT = timedelta(seconds=16), timedelta(seconds=10)

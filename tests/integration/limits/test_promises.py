@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from bridge.limits.scripts import LASTING_KEYS, Ask, Parcel, Unacked
+from bridge.limits.answers import Ask, Parcel, Unacked
+from bridge.limits.scripts import LASTING_KEYS
 from tests.integration.limits.desk import LEASE, MINUTE, Desk
 from tests.integration.limits.dump import dumper
 from tests.integration.limits.virtual import set_clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from bridge.limits.scripts import Answer, Ask, Parcel, Unacked
+from bridge.limits.answers import Answer, Ask, Parcel, Unacked
 from tests.integration.limits.both import Both
 from tests.integration.limits.virtual import START_OF_TIME
 
