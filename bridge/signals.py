@@ -51,7 +51,6 @@ class Signals:
             signals.task_unknown: self.task_unknown,
             signals.task_rejected: self.task_rejected,
             signals.worker_init: self.worker_init,
-            signals.worker_ready: self.worker_ready,
             signals.worker_process_init: self.worker_process_init,
             signals.worker_process_shutdown: self.process_shutdown,
             signals.worker_shutdown: self.worker_shutdown,
@@ -88,14 +87,11 @@ class Signals:
             except Exception as error:  # Celery would log it, and start a worker that limits nothing
                 log.critical("no limits can be kept here, so this worker does not start", exc_info=error)
                 raise SystemExit(1) from error
+            _opened_when_ready(sender, self._bridge.gatekeeper)
 
     def worker_process_init(self, **_: Any) -> None:
         if self._bridge.gatekeeper is not None:
             self._bridge.gatekeeper.in_pool_process()
-
-    def worker_ready(self, sender: Any, **_: Any) -> None:
-        if sender.app is self._bridge.app and self._bridge.gatekeeper is not None:
-            self._bridge.gatekeeper.open(sender)
 
     def worker_shutdown(self, sender: Any, **_: Any) -> None:
         if sender.app is self._bridge.app and self._bridge.gatekeeper is not None:
@@ -283,6 +279,21 @@ class Signals:
 
     def _patch(self, root_id: str, patch: Patch) -> None:
         self._bridge.appender.append([(root_id, patch)])
+
+
+def _opened_when_ready(worker: Any, gatekeeper: Gatekeeper) -> None:
+    """Open with the consumer; `worker_ready` comes of Celery's program only, not of its test fixtures."""
+    ready = worker.ready_callback
+
+    def opening(consumer: Any) -> None:
+        try:
+            gatekeeper.open(consumer)
+        except Exception:
+            consumer.init_callback = opening  # Celery asks once, and may go on with another connection
+            raise
+        ready(consumer)
+
+    worker.ready_callback = opening
 
 
 _publisher: ContextVar[Celery | None] = ContextVar("taskcast_publisher", default=None)

@@ -1,0 +1,50 @@
+"""What a user's own test does: a worker in the process of the test, as Celery's fixtures start it.
+
+`python -m tests.acceptance.embedded POOL` prints what came of some runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
+from redis import Redis
+
+from bridge import Bridge, BridgeSettings
+from tests.processes import SETTINGS
+from tests.waiting import wait_until
+
+settings = BridgeSettings.model_validate_json(os.environ[SETTINGS])
+url = settings.outbox.redis_url
+app = Celery("embedded", broker=url, backend=url)
+Bridge(app, settings)
+
+
+@app.task
+def free(number: int) -> int:
+    return number
+
+
+@app.task(concurrency=1)
+def alone(number: int) -> tuple[int, float, float]:
+    began = time.monotonic()
+    time.sleep(0.05)
+    return number, began, time.monotonic()
+
+
+def main(pool: str) -> None:
+    with start_worker(app, pool=pool, concurrency=3, perform_ping_check=False, shutdown_timeout=30):
+        unlimited = [free.delay(number) for number in range(3)]
+        limited = [alone.delay(number) for number in range(3)]
+        results = [[run.get(timeout=20) for run in runs] for runs in (unlimited, limited)]
+        with Redis.from_url(url) as client:
+            wait_until(lambda: not client.keys("*:limits:held:*"), "no lease is left")
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
