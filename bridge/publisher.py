@@ -144,8 +144,10 @@ class Publisher:
     async def _pass(self) -> None:
         batch = await self._reader.read(self._partitions.owned)
         if not batch.entries:
+            self._sender.hold(())
             return
         results = await self._writer.write(batch)
+        self._sender.hold(await self._reader.behind(batch))
         late = await self._sender.offer(self._addressed(batch, results), _PATIENCE)
         await self._acknowledge(batch, late, {each.run_id for each in results if each.has_ended})
         self._counters.count(batch, results)
@@ -193,7 +195,7 @@ class Publisher:
     async def _remind(self) -> None:
         """Bring back runs whose last snapshot an outage, the budget or a crash held back."""
         for partition in self._partitions.owned:
-            if len(self._sender.waiting) > _REMIND_BELOW:
+            if self._sender.waiting.ready > _REMIND_BELOW:
                 return
             ids = await self._reader.unsent(partition, _REMINDERS)
             missing = [run_id for run_id in ids if run_id not in self._sender.waiting]

@@ -22,6 +22,7 @@ from bridge.scripts import SettleScript
 
 _GROUP: Final = "bridge"
 _CONSUMER: Final = "owner"
+_STALE: Final = 2_000  # milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,24 @@ class OutboxReader:
         for key, entries in _pairs(answer):
             self._take(batch, keys[key], entries)
         return batch
+
+    async def behind(self, batch: Batch) -> frozenset[int]:
+        """The partitions where newer entries than those of a batch have lain for long."""
+        ids = _ids_by_partition(batch.entries)
+        full = {partition: read[-1] for partition, read in ids.items() if len(read) >= self._count}
+        if not full:
+            return frozenset()
+        pipe = self._redis.pipeline(transaction=False)
+        for partition in full:
+            pipe.xrevrange(stream_key(self._prefix, partition), count=1)
+        newest: list[Any] = await pipe.execute()
+        # Both times are of the Redis that made the ids.
+        ages = {
+            partition: _milliseconds(found[0][0].decode()) - _milliseconds(full[partition])
+            for partition, found in zip(full, newest, strict=True)
+            if found
+        }
+        return frozenset(partition for partition, age in ages.items() if age > _STALE)
 
     def rewind(self) -> None:
         """Read again what was read and not acknowledged."""
@@ -217,6 +236,10 @@ def _version(patch: Patch) -> int:
 def _place(dead: tuple[Entry, str]) -> tuple[int, ...]:
     """What was appended first is first among the dead."""
     return tuple(int(number) for number in dead[0].entry_id.split("-"))
+
+
+def _milliseconds(entry_id: str) -> int:
+    return int(entry_id.partition("-")[0])
 
 
 def _pairs(answer: Any) -> Iterable[tuple[bytes, list[Any]]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 _SHARE_OF_PLAN = 0.9  # the plan's counter and ours do not start their seconds together
 _ROOM = 5_000
+_LET_GO_EVERY = 5.0
 _LEAST_PAUSE = 0.05  # over the budget, requests of many messages instead of many requests
 
 
@@ -43,6 +45,7 @@ class Sender:
         self._limit = settings.batch
         self._wakeup = asyncio.Event()
         self._idle = asyncio.Event()  # nothing to send, or nothing may be sent now
+        self._let_go_at = 0.0
         self.waiting = Waiting()
         self.messages = 0
         self.refused = 0
@@ -64,6 +67,19 @@ class Sender:
         self.waiting.settle(runs)
         return self.waiting.unsent(runs)
 
+    def hold(self, partitions: Collection[int]) -> None:
+        """Keep back the progress of partitions that are read long after they were written.
+
+        In a long time of catching up, each run's latest is let go now and then, so that bars move.
+        """
+        now = time.monotonic()
+        if not self.waiting.holds:
+            self._let_go_at = now
+        elif not partitions or now - self._let_go_at > _LET_GO_EVERY:
+            partitions = ()
+            self._wakeup.set()
+        self.waiting.hold(partitions)
+
     def remind(self, messages: Sequence[Message], partition: int) -> None:
         """Let messages wait for runs that the outbox has among the unsent."""
         for message in messages:
@@ -73,8 +89,9 @@ class Sender:
     async def run(self) -> None:
         """Send until cancelled."""
         while True:
-            if not len(self.waiting):
+            while not self.waiting.ready:
                 self._idle.set()
+                self.waiting.evict(_ROOM)
                 self._wakeup.clear()
                 await self._wakeup.wait()
             delay = self._too_early() or await self._send_some()
@@ -85,7 +102,7 @@ class Sender:
 
     def _too_early(self) -> float:
         """Seconds to wait for the budget, 0 when what waits can be afforded or makes a full request."""
-        enough = min(len(self.waiting) * self._cost, self._bucket.rate * _LEAST_PAUSE)
+        enough = min(self.waiting.ready * self._cost, self._bucket.rate * _LEAST_PAUSE)
         return self._bucket.delay(max(enough, self._cost))
 
     async def _send_some(self) -> float:

@@ -1,13 +1,14 @@
 """Broadcasts that wait for their turn: final states first, then states, progress, log lines.
 
 While a run's messages wait, its snapshots are merged, latest wins: listeners catch up with the present,
-not with the past.
+not with the past. For the same reason progress out of a partition that is read long after it was written
+is held: what follows it there makes it stale.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Final
@@ -15,7 +16,7 @@ from typing import Final
 from bridge.messages import Message
 
 _LOG_LINES: Final = 200
-_CLASSES: Final = ("final", "state", "progress", "log")
+_CLASSES: Final = ("final", "state", "progress", "log", "held")
 
 
 @dataclass(slots=True)
@@ -33,12 +34,14 @@ class Pending:
     def has_snapshot(self) -> bool:
         return bool(self.states) or self.progress is not None
 
-    def urgency(self) -> str:
+    def urgency(self, held: bool) -> str:
         if any(state.final for state in self.states) or (self.progress is not None and self.progress.final):
             return "final"
         if self.states:
             return "state"
-        return "progress" if self.progress is not None else "log"
+        if self.progress is not None and not held:
+            return "progress"
+        return "log" if self.logs else "held"
 
     def add(self, message: Message) -> None:
         if message.event == "log":
@@ -73,12 +76,30 @@ class Waiting:
         self._runs: dict[str, Pending] = {}
         self._queues: dict[str, dict[str, Pending]] = {name: {} for name in _CLASSES}
         self._place: dict[str, str] = {}
+        self._held: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self._runs)
 
     def __contains__(self, run_id: str) -> bool:
         return run_id in self._runs
+
+    @property
+    def ready(self) -> int:
+        """How many runs have something that may be sent."""
+        return len(self._runs) - len(self._queues["held"])
+
+    @property
+    def holds(self) -> bool:
+        """Whether the progress of any partition is held."""
+        return bool(self._held)
+
+    def hold(self, partitions: Collection[int]) -> None:
+        """Hold the progress of these partitions, and let go what was held of others."""
+        if self._held != set(partitions):
+            self._held = frozenset(partitions)
+            for pending in [*self._queues["held"].values(), *self._queues["log"].values()]:
+                self._file(pending)
 
     def add(self, message: Message, partition: int, stored: bool = False) -> None:
         """Let a message wait; an older progress or state of the run than one that waits is left out."""
@@ -137,7 +158,7 @@ class Waiting:
                 self._forget(pending)
 
     def _in_turn(self) -> Iterator[Message]:
-        for name in _CLASSES[:-1]:
+        for name in ("final", "state", "progress"):
             for pending in self._queues[name].values():
                 yield from pending.states
                 if pending.progress is not None:
@@ -148,7 +169,7 @@ class Waiting:
     def _file(self, pending: Pending) -> None:
         if not pending.has_snapshot and not pending.logs:
             return self._forget(pending)
-        name = pending.urgency()
+        name = pending.urgency(pending.partition in self._held)
         place = self._place.get(pending.run_id)
         if place != name:
             if place is not None:

@@ -108,12 +108,40 @@ def test_a_lost_partition_is_forgotten() -> None:
     assert told(waiting.peek(9, ANY)) == [("b", "state", 1)]
 
 
+def test_held_progress_lets_states_ends_and_log_lines_pass_and_comes_merged_after_them() -> None:
+    waiting = filled(message("a", "progress", 1))
+    waiting.hold({0})
+    for number in (2, 3):
+        waiting.add(message("a", "progress", number), partition=0)
+    waiting.add(message("a", "log", 1), partition=0)
+    waiting.add(message("b", "progress", 1), partition=0)
+    waiting.add(message("c", "state", 1), partition=0)
+    waiting.add(message("d", "progress", 1, final=True), partition=0)
+    waiting.add(message("e", "progress", 1), partition=1)
+    sent = waiting.peek(9, ANY)
+    assert told(sent) == [("d", "progress", 1), ("c", "state", 1), ("e", "progress", 1), ("a", "log", 1)]
+    waiting.remove(sent)
+    assert (waiting.ready, len(waiting), waiting.peek(9, ANY)) == (0, 2, [])
+    waiting.hold(())
+    assert told(waiting.peek(9, ANY)) == [("b", "progress", 1), ("a", "progress", 3)]
+
+
+def test_what_is_held_goes_first_when_memory_is_short() -> None:
+    waiting = Waiting()
+    waiting.hold({0})
+    for number in range(10):
+        waiting.add(message(str(number), "progress", 1), partition=0, stored=True)
+    waiting.add(message("other", "progress", 1), partition=1, stored=True)
+    waiting.evict(1)
+    assert told(waiting.peek(9, ANY)) == [("other", "progress", 1)]
+
+
 events = st.tuples(st.sampled_from("abc"), st.sampled_from(["state", "progress", "log"]), st.booleans())
 
 
-@given(st.lists(st.one_of(events, st.integers(1, 4), st.none()), max_size=60))
+@given(st.lists(st.one_of(events, st.integers(1, 4), st.none(), st.booleans()), max_size=60))
 def test_the_last_snapshot_of_every_run_is_sent_and_none_goes_back(
-    history: list[tuple[str, str, bool] | int | None],
+    history: list[tuple[str, str, bool] | int | bool | None],
 ) -> None:
     waiting, newest, shown = Waiting(), dict[tuple[str, str], int](), dict[tuple[str, str], int]()
 
@@ -127,12 +155,17 @@ def test_the_last_snapshot_of_every_run_is_sent_and_none_goes_back(
     for number, step in enumerate(history, 1):
         if step is None:
             waiting.settle("abc")
+        elif isinstance(step, bool):
+            waiting.hold({0} if step else ())
         elif isinstance(step, int):
             send(step)
         else:
             run, event, final = step
             waiting.add(message(run, event, number, final), partition=0)
             newest[run, event] = number
+    send(ANY)
+    assert waiting.ready == 0
+    waiting.hold(())
     send(ANY)
     assert len(waiting) == 0
     assert all(shown[key] >= number for key, number in newest.items())
