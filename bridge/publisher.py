@@ -56,6 +56,7 @@ class Publisher:
         outbox, own = settings.outbox, settings.publisher
         self._settings, self._rows, self._reaper = settings, rows, reaper
         self._partitions = Partitions(redis, outbox.prefix, outbox.partitions, own.lease)
+        self._read: frozenset[int] = frozenset()
         self._reader = OutboxReader(redis, outbox.prefix, own.batch, replica=_replica())
         self._writer = Writer(rows, own.batch, own.max_backoff)
         self._sender = Sender(broadcaster, settings.broadcast, self._forget_unsent, own.max_backoff)
@@ -131,10 +132,11 @@ class Publisher:
             for task in background:
                 if task.done():
                     task.result()
-            if not self._partitions.owned:
-                await self._pause(0.05)
-                continue
             try:
+                await self._partitions.let_go()
+                if not self._partitions.owned:
+                    await self._pause(0.05)
+                    continue
                 await self._until_stopping(self._pass(), grace)
                 self._redis_outage.healed()
             except RedisError as error:
@@ -142,6 +144,7 @@ class Publisher:
                 await self._pause(self._redis_outage.failed(error))
 
     async def _pass(self) -> None:
+        self._reader.rewind(self._partitions.taken())
         batch = await self._reader.read(self._partitions.owned)
         if not batch.entries:
             self._sender.hold(())
@@ -184,13 +187,12 @@ class Publisher:
                     await self._reader.sent(partition, run_ids)
 
     async def _beat(self) -> None:
-        before = self._partitions.owned
-        owned = await self._partitions.beat()
+        before, self._read = self._read, await self._partitions.beat()
         self._sender.share(self._partitions.replicas)
-        for partition in before - owned:
+        for partition in before - self._read:
             self._sender.waiting.drop(partition)
-        if owned != before:
-            log.info("reading partitions %s; replicas: %d", sorted(owned), self._partitions.replicas)
+        if self._read != before:
+            log.info("reading partitions %s; replicas: %d", sorted(self._read), self._partitions.replicas)
 
     async def _remind(self) -> None:
         """Bring back runs whose last snapshot an outage, the budget or a crash held back."""

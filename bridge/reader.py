@@ -137,9 +137,10 @@ class OutboxReader:
         }
         return frozenset(partition for partition, age in ages.items() if age > _STALE)
 
-    def rewind(self) -> None:
-        """Read again what was read and not acknowledged."""
-        self._positions.clear()
+    def rewind(self, partitions: Collection[int] | None = None) -> None:
+        """Read again what was read and not acknowledged, by whomever; of these partitions, or of all."""
+        for partition in set(self._positions if partitions is None else partitions):
+            self._positions.pop(partition, None)
 
     async def acknowledge(
         self, batch: Batch, unsent: Mapping[int, Sequence[str]], ended: Iterable[str] = ()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from tests.acceptance.leases.conftest import Leases
 from tests.acceptance.limits.fleet import Fleet
 from tests.acceptance.limits.state import Sender
 from tests.conftest import settings_on
+from tests.processes import Process, bridge
 
 APP = "tests.acceptance.restarts.app"
 LEASE = timedelta(seconds=2)
 GRANT = timedelta(seconds=1)
+PARTITIONS = 6  # two for each of three bridges, three for each of two
 
 
 class Keys(Leases):
@@ -38,6 +42,12 @@ class Post(Sender):
     def send(self, task: str, *args: Any, **options: Any) -> str:
         return str(self.app.send_task(f"{APP}.{task}", args, **options).id)
 
+    def start(self, canvas: Any) -> str:
+        """Send a chord; the id of the run that waits for the others."""
+        # Its results hold each other, and would look for Redis when it has gone.
+        self.app.backend.remove_pending_result = lambda result: result
+        return str(canvas.delay().id)
+
     def signature(self, task: str, *args: Any, **options: Any) -> Any:
         return self.app.signature(f"{APP}.{task}", args, **options)
 
@@ -45,7 +55,8 @@ class Post(Sender):
 def with_short_leases(settings: BridgeSettings) -> BridgeSettings:
     limits = settings.limits.model_copy(update={"lease": LEASE, "grant": GRANT})
     publisher = settings.publisher.model_copy(update={"lease": LEASE})
-    return settings.model_copy(update={"limits": limits, "publisher": publisher})
+    outbox = settings.outbox.model_copy(update={"partitions": PARTITIONS})
+    return settings.model_copy(update={"limits": limits, "publisher": publisher, "outbox": outbox})
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +92,11 @@ def fleet(settings: BridgeSettings, tmp_path: Path) -> Iterator[Fleet]:
     made = Fleet(settings, tmp_path, app=APP)
     yield made
     made.end()
+
+
+@pytest.fixture
+def new_bridge(settings: BridgeSettings, tmp_path: Path) -> Iterator[Callable[[], Process]]:
+    """Starts bridges, which end with the test."""
+    with ExitStack() as started:
+        names = (f"bridge{number}" for number in count(1))
+        yield lambda: started.enter_context(bridge(settings, tmp_path, APP, next(names)))
