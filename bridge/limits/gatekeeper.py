@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from queue import SimpleQueue
@@ -41,6 +42,8 @@ class Gatekeeper:
             link, self._admission, endings, self._custody, self._lifeline, _positions(bridge, link), actions
         )
         self._lifeline.start()
+        # A cold shutdown sends no signal at its end. What it left would count as the death of its runs.
+        atexit.register(self.close)
 
     @property
     def admission(self) -> Admission | None:
@@ -69,6 +72,7 @@ class Gatekeeper:
 
     def close(self) -> None:
         """Free what is held and leave."""
+        atexit.unregister(self.close)
         if self.admission is not None:
             self._pacer.stop()
             self._lifeline.stop()
