@@ -92,6 +92,8 @@ class Admission:
     # Ask
 
     def _passage(self, request: Any, declared: Declaration) -> Passage:
+        if (always := declared.turnstile.always) is not None:
+            return always
         try:
             return passage_of(declared, declared.arguments(request.args or (), request.kwargs or {}))
         except PublicError as error:

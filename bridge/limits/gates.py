@@ -153,11 +153,11 @@ class Turnstile:
         self._ones = (1,) * len(slots)
         self._units = tuple(_units_reader(rate, task) for rate in rates)
         varies = any(self._keys) or any(self._units)
-        self._always = None if varies else self._made({})
+        self.always = None if varies else self._made({})  # of each run, whatever its arguments
 
     def passage(self, arguments: Arguments) -> Passage:
         """What a run with these arguments has to pass; see `passage_of`."""
-        return self._always or self._made(arguments)
+        return self.always or self._made(arguments)
 
     def _made(self, arguments: Arguments) -> Passage:
         gates = tuple(

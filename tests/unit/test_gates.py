@@ -73,6 +73,28 @@ def test_runs_with_the_same_key_share_a_lane_and_others_do_not() -> None:
     assert passage(declaration, "a", [1], source=1).lane == lanes[0]
 
 
+@pytest.mark.parametrize("options", [{}, {"concurrency": 2}, {"rate": Rate(3, per=timedelta(minutes=1))}])
+def test_what_runs_pass_that_nothing_splits_or_measures_is_known_without_their_arguments(
+    options: dict[str, Any],
+) -> None:
+    declaration = declared(**options)
+    assert declaration.turnstile.always == passage(declaration, "ann", ["post"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"concurrency": [Limit(5), Limit(1, key="user_id")]},
+        {"rate": Rate(3, per=timedelta(minutes=1), key="user_id")},
+        {"rate": Rate(3, per=timedelta(minutes=1), units=lambda batch: len(batch))},
+    ],
+)
+def test_what_runs_pass_that_something_splits_or_measures_is_known_by_their_arguments_alone(
+    options: dict[str, Any],
+) -> None:
+    assert declared(**options).turnstile.always is None
+
+
 def test_values_are_declared_under_the_names_of_the_gates() -> None:
     declaration = declared(
         "my.task",
