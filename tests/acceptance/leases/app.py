@@ -30,6 +30,7 @@ app.conf.update(
     result_backend_transport_options={"global_keyprefix": f"{settings.outbox.prefix}-"},
     worker_prefetch_multiplier=1,
     task_acks_late=True,
+    result_backend_always_retry=True,
     worker_hijack_root_logger=False,
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,

@@ -1,0 +1,67 @@
+"""A worker that loses its connection to Redis while it executes goes on with what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from bridge.settings import BridgeSettings
+from tests.acceptance.leases.conftest import Leases, Post, Rows, attempts, executing
+from tests.acceptance.limits.fleet import Fleet
+from tests.acceptance.limits.proxy import Proxy
+from tests.waiting import wait_until
+
+ENDS = {"returns": "completed", "fails": "failed", "again": "completed"}
+
+
+@pytest.fixture
+def proxy(settings: BridgeSettings) -> Iterator[Proxy]:
+    port = urlsplit(settings.outbox.redis_url).port
+    assert port is not None
+    made = Proxy(port)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("when", ["meanwhile", "afterwards"])
+def test_what_executes_when_the_connection_breaks_ends_once_in_the_same_worker(
+    pool: str,
+    when: str,
+    proxy: Proxy,
+    new_fleet: Callable[..., Fleet],
+    settings: BridgeSettings,
+    sender: Post,
+    rows: Rows,
+    books: Leases,
+) -> None:
+    outbox = settings.outbox.model_copy(update={"redis_url": proxy.url})
+    fleet = new_fleet(settings.model_copy(update={"outbox": outbox}))
+    worker = fleet.start(pool, len(ENDS))
+    # Who asks to be tried again while Redis is away has failed: nothing can be published.
+    ends = {name: end for name, end in ENDS.items() if when == "afterwards" or name != "again"}
+    runs = {name: sender.send("silent", name) for name in ends}
+    wait_until(lambda: executing(fleet, *runs.values()), "all execute")
+
+    def end(number: int) -> None:
+        for name in ENDS:
+            fleet.go(f"{name}-{number}")
+
+    proxy.refuses = True
+    proxy.cut()
+    worker.process.says("Connection to broker lost")
+    if when == "meanwhile":
+        end(1)
+        wait_until(lambda: all(fleet.ledger.of(run)[0].end for run in runs.values()), "all have ended")
+    proxy.refuses = False
+    wait_until(lambda: worker.process.output().count("Connected to redis") == 2, "it is connected again")
+    end(1)
+    end(2)
+    assert {name: rows.final(run)["status"] for name, run in runs.items()} == ends
+    for name, run in runs.items():
+        assert attempts(fleet, run) == ([1, 2] if name == "again" else [1])
+    assert rows.final(sender.send("quick"))["status"] == "completed"
+    assert "Unrecoverable error" not in worker.process.output()
+    wait_until(lambda: not books.leftovers(), "nothing is left")
