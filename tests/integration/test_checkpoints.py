@@ -56,14 +56,23 @@ def test_what_was_told_since_the_checkpoint_goes_with_it(outbox: Outbox) -> None
     assert (second.take(), second.value) == ((9, 100), 7)
 
 
-def test_an_overtaken_execution_changes_neither_state_nor_bar(outbox: Outbox) -> None:
-    first = begun(outbox, 1)
+@pytest.mark.parametrize(
+    ("outbox", "elsewhere", "attempt"),
+    [("redis", True, 1), ("redis", True, 2), ("redis", False, 2), ("memory", False, 2)],
+    indirect=["outbox"],
+)
+def test_an_overtaken_execution_changes_neither_state_nor_bar(
+    outbox: Outbox, settings: BridgeSettings, elsewhere: bool, attempt: int
+) -> None:
+    """Overtaken by the next attempt, or by the same one once more; in another process, or in its own."""
+    own = RedisOutbox(settings.outbox) if elsewhere else outbox
+    first = begun(own, 1)
     assert first.save(b"1", (10, 100))
-    second = begun(outbox, 2)
+    second = begun(outbox, attempt)
     assert not first.save(b"2", (20, 100))
-    outbox.append(told(30, 1))
+    own.append(told(30, 1))
     assert second.save(b"3", (11, 100))
-    outbox.append(told(40, 1))
+    own.append(told(40, 1))
     third = Checkpoint(outbox, RUN, 3)
     assert (third.take(), third.value) == ((11, 100), 3)
     assert not second.save(b"4", None)
