@@ -197,7 +197,7 @@ class Publisher:
     async def _remind(self) -> None:
         """Bring back runs whose last snapshot an outage, the budget or a crash held back."""
         for partition in self._partitions.owned:
-            if self._sender.waiting.ready > _REMIND_BELOW:
+            if self._writer.outage or self._sender.waiting.ready > _REMIND_BELOW:
                 return
             ids = await self._reader.unsent(partition, _REMINDERS)
             missing = [run_id for run_id in ids if run_id not in self._sender.waiting]
@@ -207,7 +207,8 @@ class Publisher:
     async def _remind_of(self, partition: int, run_ids: Sequence[str]) -> None:
         try:
             found = await self._rows.snapshots(run_ids)
-        except WAITED_OUT:
+        except WAITED_OUT as error:
+            await self._pause(getattr(error, "retry_after", 0.0))
             return
         listened = [current for current in found if current.channel]
         for current in listened:

@@ -60,6 +60,7 @@ class Batch:
     patches: list[Patch] = field(default_factory=list)
     dead: list[tuple[Entry, str]] = field(default_factory=list)
     partitions: dict[str, int] = field(default_factory=dict)  # by run id
+    read_at: float = field(default_factory=time.monotonic)
     _of_run: dict[str, list[Entry]] = field(default_factory=dict)
 
     def add(self, entry: Entry) -> None:
@@ -122,17 +123,18 @@ class OutboxReader:
     async def behind(self, batch: Batch) -> frozenset[int]:
         """The partitions where newer entries than those of a batch have lain for long."""
         ids = _ids_by_partition(batch.entries)
-        full = {partition: read[-1] for partition, read in ids.items() if len(read) >= self._count}
-        if not full:
+        took_long = time.monotonic() - batch.read_at > _STALE / 1000
+        last = {each: read[-1] for each, read in ids.items() if took_long or len(read) >= self._count}
+        if not last:
             return frozenset()
         pipe = self._redis.pipeline(transaction=False)
-        for partition in full:
+        for partition in last:
             pipe.xrevrange(stream_key(self._prefix, partition), count=1)
         newest: list[Any] = await pipe.execute()
         # Both times are of the Redis that made the ids.
         ages = {
-            partition: _milliseconds(found[0][0].decode()) - _milliseconds(full[partition])
-            for partition, found in zip(full, newest, strict=True)
+            partition: _milliseconds(found[0][0].decode()) - _milliseconds(last[partition])
+            for partition, found in zip(last, newest, strict=True)
             if found
         }
         return frozenset(partition for partition, age in ages.items() if age > _STALE)

@@ -161,7 +161,7 @@ class Waiting:
         for name in ("final", "state", "progress"):
             for pending in self._queues[name].values():
                 yield from pending.states
-                if pending.progress is not None:
+                if pending.progress is not None and (name == "final" or pending.partition not in self._held):
                     yield pending.progress
         for pending in self._runs.values():
             yield from pending.logs

@@ -50,6 +50,10 @@ class Process:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.output()[-3000:]}") from None
 
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._popen.poll()
+
     def kill(self) -> None:
         """SIGKILL the whole group, as an out-of-memory killer or a pulled plug would."""
         os.killpg(self.pid, signal.SIGKILL)

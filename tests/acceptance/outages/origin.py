@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -50,7 +51,8 @@ class Origin:
         self._faults: dict[str, Fault] = {}
         self._over = asyncio.Event()
         self.asked: Counter[str] = Counter()  # requests below a prefix while a fault was there
-        self.sizes: list[int] = []  # bytes of the bodies that were passed on
+        self.times: list[tuple[str, float]] = []  # path and moment of each
+        self.passed: list[tuple[str, int]] = []  # path and bytes of what was passed on
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -60,11 +62,16 @@ class Origin:
     def away(self, fault: Fault, *prefixes: str) -> Iterator[None]:
         """An outage for as long as the block runs; who hangs is let go at its end, unanswered."""
         self.asked.clear()
+        self.times.clear()
         self._call(self._set(dict.fromkeys(prefixes, fault)))
         try:
             yield
         finally:
             self._call(self._set({}))
+
+    def come_back(self) -> None:
+        """End an outage before its block does."""
+        self._call(self._set({}))
 
     def close(self) -> None:
         self._call(self._stop())
@@ -99,13 +106,14 @@ class Origin:
         for prefix, fault in self._faults.items():
             if request.path.startswith(prefix) and len(body) > fault.above:
                 self.asked[prefix] += 1
+                self.times.append((request.path.rpartition("/")[2], time.monotonic()))
                 return await self._FAULTS[fault.kind](self, request, body, fault)
         return await self._pass(request, body)
 
     async def _pass(self, request: web.Request, body: bytes) -> web.Response:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}
         url = self._upstream + request.path_qs
-        self.sizes.append(len(body))
+        self.passed.append((request.path, len(body)))
         async with self._session.request(request.method, url, headers=headers, data=body) as answer:
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
             return web.Response(status=answer.status, headers=kept, body=await answer.read())
