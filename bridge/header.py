@@ -7,6 +7,7 @@ a forged header can spoil nothing but the row of its own run.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,6 +23,7 @@ METADATA_LIMIT: Final = 16_000
 
 TAGS_LIMIT: Final = 50
 MOST_ATTEMPTS: Final = 1_000_000
+_PUBLICATION: Final = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Header:
     metadata: Mapping[str, Any] | None = None
     tags: tuple[str, ...] = ()
     holder: str | None = None  # the lease under which the worker executes it
+    publication: str | None = None  # the same in each copy of a message, another when the run is sent anew
 
     @classmethod
     def read(cls, headers: Mapping[str, Any]) -> Header:
@@ -42,6 +45,7 @@ class Header:
         if not isinstance(raw, dict):
             return _EMPTY
         channel, tags, holder = raw.get("channel"), raw.get("tags"), raw.get("holder")
+        publication = raw.get("publication")
         return cls(
             user_id=_uuid(raw.get("user_id")),
             channel=channel if isinstance(channel, str) and CHANNEL.fullmatch(channel) else None,
@@ -50,6 +54,9 @@ class Header:
             metadata=_metadata(raw.get("metadata")),
             tags=_tags(tags) if isinstance(tags, (list, tuple)) else (),
             holder=holder if isinstance(holder, str) and len(holder) <= 1_000 else None,
+            publication=publication
+            if isinstance(publication, str) and _PUBLICATION.fullmatch(publication)
+            else None,
         )
 
 

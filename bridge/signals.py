@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -68,12 +69,16 @@ class Signals:
     def before_task_publish(
         self, sender: str, headers: dict[str, Any], body: Any, routing_key: str, **_: Any
     ) -> None:
-        if not self._is_ours(sender) or not self._mirrored(sender) or "id" not in headers:
+        if not self._is_ours(sender) or "id" not in headers:
             return  # without an id in its headers it is of protocol 1; the worker tells of it
+        given = headers.get(HEADER)
+        header = {**(given if isinstance(given, dict) else {}), "publication": secrets.token_hex(8)}
+        headers[HEADER] = header
+        if not self._mirrored(sender):
+            return
         published = self._bridge.publication(sender, headers, body, routing_key)
         identity, retries = published.identity, headers.get("retries")
-        given = headers.get(HEADER)
-        headers[HEADER] = {**(given if isinstance(given, dict) else {}), **identity.header()}
+        header.update(identity.header())
         fields = lifecycle.published(identity, retries, headers.get("eta"))
         self._append(identity, retries, fields, fresh=True, parts=published.parts)
 

@@ -150,6 +150,8 @@ class Admission:
             return None
         if holder := self._unnoticed(ask):
             return Answer("run", holder)
+        if self.leases.tell_of_end(ask.member):
+            return scripts.admit(ask)
         is_kept = scripts.spare(ask.member, self._parcel(request, ask))
         return None if is_kept else scripts.admit(ask)
 

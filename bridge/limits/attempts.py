@@ -31,7 +31,8 @@ def meta_of(request: Any, is_mirrored: bool) -> str:
     root = run_uuid(request.root_id or request.id)
     n = attempt_of(request.request_dict)
     mirror = "true" if is_mirrored else "false"
-    return f'{{"id":"{run_id}","root":"{root}","n":{n},"mirror":{mirror}}}'
+    publication = Header.read(request.request_dict).publication or ""
+    return f'{{"id":"{run_id}","root":"{root}","n":{n},"mirror":{mirror},"p":"{publication}"}}'
 
 
 def note(request: Any, **values: Any) -> None:

@@ -85,6 +85,17 @@ class Leases:
         living = list(self._executing.values())  # threads of the pool take theirs out meanwhile
         return [each.request for each in living if each.request.id == task_id]
 
+    def tell_of_end(self, member: str) -> bool:
+        """Tell Redis at once that an attempt has ended here, if it has; a run may be sent anew right after.
+
+        Raises:
+            RedisError: it does not answer.
+        """
+        ended = [each for each in list(self._ended) if member_held_by(each) == member]
+        if ended:
+            self._link.scripts.end(self._link.worker, ended)
+        return bool(ended)
+
     def take_back(self, member: str) -> None:
         """A run that executes here was taken for lost, and its message is here before the pacer knows."""
         for holder, living in list(self._executing.items()):
@@ -224,12 +235,16 @@ class Leases:
         if not self._ended:
             return
         time.sleep(_TOGETHER)
-        holders = [self._ended.popleft() for _ in range(len(self._ended))]
+        holders = list(self._ended)
         try:
             self._link.scripts.end(self._link.worker, holders)
         except RedisError as error:
-            self._ended.extend(holders)
             self._link.lost(error)
+            return
+        for _ in holders:  # not before Redis knows, for `tell_of_end`
+            self._ended.popleft()
+        if self._ended:
+            self._link.later(self._tell_of_ends)
 
 
 def _lives(child: int) -> bool:

@@ -17,8 +17,13 @@ local now, run = now_ms(), run_key(member)
 local epoch = redis.call('HGET', P .. 'state', 'epoch')
 if not epoch then return { 'unknown' } end
 
-local known = redis.call('HMGET', run, 'state', 'number', 'holder', 'lane', 'deaths')
+local known = redis.call('HMGET', run, 'state', 'number', 'holder', 'lane', 'deaths', 'meta')
 local state, number, deaths = known[1], tonumber(known[2]), tonumber(known[5] or '0')
+
+if state == 'done' and parked_under ~= epoch and is_published_anew(known[6], ARGV[8]) then
+  redis.call('DEL', run)
+  state = false
+end
 
 if state == 'granted' then
   redis.call('ZREM', P .. 'grants', member)

@@ -5,7 +5,7 @@
 -- returns how many granted runs wait to be published
 local member = ARGV[1]
 local now, run = now_ms(), run_key(member)
-local known = redis.call('HMGET', run, 'state', 'lane', 'holder')
+local known = redis.call('HMGET', run, 'state', 'lane', 'holder', 'meta')
 local state, lane = known[1], known[2]
 if not state or state == 'held' or state == 'done' then return outgoing() end
 redis.call('ZREM', P .. 'ending', member)
@@ -14,7 +14,7 @@ redis.call('LREM', P .. 'outgoing', 0, member)
 if state == 'waiting' then leave_line(member, lane, now) end
 if state == 'granted' then give_back(known[3], lane) end
 redis.call('DEL', run)
-redis.call('HSET', run, 'state', 'done')
+redis.call('HSET', run, 'state', 'done', 'meta', known[4] or '')
 redis.call('PEXPIRE', run, ARGV[2])
 if lane then wake(split(lane), now) end
 return outgoing()

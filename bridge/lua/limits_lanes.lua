@@ -266,6 +266,12 @@ local function numbered(meta, more)
   return (string.gsub(meta, '"n":(%d+)', function(n) return string.format('"n":%d', n + more) end, 1))
 end
 
+-- Whether a message is no copy of those of which `metas` tells, but was sent after them, under the same id.
+local function is_published_anew(metas, meta)
+  local publication = string.match(meta, '"p":"%x+"')
+  return publication and metas and string.find(metas, '"p":"%x') and not string.find(metas, publication, 1, true)
+end
+
 -- A run whose slots are free again although it did not end: its message comes back, or is here to line up.
 local function set_back(member, state, now)
   local run = run_key(member)

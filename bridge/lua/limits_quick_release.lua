@@ -16,12 +16,12 @@ do
     call('HDEL', P .. 'held:' .. worker, holder)
     for _, key in ipairs(slots) do call('ZREM', key, holder) end
     local run = P .. 'run:' .. string.match(holder, '^(.*)#%d+$')
-    local known = call('HMGET', run, 'holder', 'since')
+    local known = call('HMGET', run, 'holder', 'since', 'copies', 'meta')
     if known[1] == holder then
       local now = now_ms()
       local took = math.max(0, now - tonumber(known[2] or now))
       call('DEL', run)
-      call('HSET', run, 'state', 'done')
+      call('HSET', run, 'state', 'done', 'meta', (known[3] or '') .. (known[4] or ''))
       call('PEXPIRE', run, math.min(tonumber(ARGV[4]) + took, 24 * 3600 * 1000))
     end
     return call('LLEN', P .. 'outgoing')

@@ -1,6 +1,6 @@
 """What a user's own test does: a worker in the process of the test, as Celery's fixtures start it.
 
-`python -m tests.acceptance.embedded POOL` prints what came of some runs.
+`python -m tests.acceptance.embedded POOL limits` (or `anew`) prints what came of some runs.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import json
 import os
 import sys
 import time
+from typing import Any
 
-from celery import Celery
+from celery import Celery, chord, uuid
 from celery.contrib.testing.worker import start_worker
 from redis import Redis
 
@@ -36,15 +37,39 @@ def alone(number: int) -> tuple[int, float, float]:
     return number, began, time.monotonic()
 
 
-def main(pool: str) -> None:
+@app.task
+def count(key: str) -> int:
+    with Redis.from_url(url) as client:
+        return int(client.incr(key))
+
+
+def limits(pool: str) -> list[list[Any]]:
+    """Runs that a limit holds back, and others."""
     with start_worker(app, pool=pool, concurrency=3, perform_ping_check=False, shutdown_timeout=30):
         unlimited = [free.delay(number) for number in range(3)]
         limited = [alone.delay(number) for number in range(3)]
         results = [[run.get(timeout=20) for run in runs] for runs in (unlimited, limited)]
         with Redis.from_url(url) as client:
             wait_until(lambda: not client.keys("*:limits:held:*"), "no lease is left")
-    print(json.dumps(results))
+    return results
+
+
+def anew(pool: str) -> int:
+    """The same signatures, with the same ids, each time that the runs before have ended."""
+    key = uuid()
+    canvas = chord([free.s(1), free.s(2)], count.si(key))
+    canvas.freeze()
+    with (
+        start_worker(app, pool=pool, concurrency=1, perform_ping_check=False, shutdown_timeout=30),
+        Redis.from_url(url) as client,
+    ):
+        for times in (1, 2, 3):
+            canvas.apply_async()
+            wait_until(
+                lambda times=times: client.get(key) == b"%d" % times, f"the body ran {times} times", 20
+            )
+    return times
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    print(json.dumps({"limits": limits, "anew": anew}[sys.argv[2]](sys.argv[1])))
