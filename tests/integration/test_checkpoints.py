@@ -116,7 +116,7 @@ def test_it_lives_for_its_time_from_when_it_was_last_used(
         begun(outbox, 2)
     else:
         first.save(b"1", None)
-    assert whole - 60 < int(client.ttl(key)) <= whole  # type: ignore[arg-type]
+    assert whole - 60 < int(client.ttl(key)) <= whole
 
 
 def test_nothing_is_made_by_a_report_when_what_was_kept_is_gone(

@@ -55,7 +55,7 @@ def outbox() -> ListOutbox:
 
 @pytest.fixture
 def appender(outbox: ListOutbox) -> Iterator[Appender]:
-    made = Appender(outbox, OutboxSettings(flush_interval=0.005))  # type: ignore[arg-type]
+    made = Appender(outbox, OutboxSettings(flush_interval=0.005))
     yield made
     outbox.away = False
     made.close()

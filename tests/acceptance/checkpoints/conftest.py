@@ -82,7 +82,7 @@ class History:
 
     def _run(self, query: str, *values: Any) -> list[Any]:
         with psycopg.connect(self._url, autocommit=True) as connection:
-            return connection.execute(query, values).fetchall()  # type: ignore[arg-type]
+            return connection.execute(query, values).fetchall()
 
     @contextmanager
     def kept(self) -> Iterator[History]:
@@ -136,5 +136,5 @@ def kept(settings: BridgeSettings, run: str) -> dict[str, str]:
     """What Redis keeps of a run, and for how long."""
     with redis.Redis.from_url(settings.outbox.redis_url, decode_responses=True) as client:
         key = checkpoint_key(settings.outbox.prefix, run)
-        found: dict[str, str] = client.hgetall(key)  # type: ignore[assignment]
+        found: dict[str, str] = client.hgetall(key)
         return {**found, "ttl": str(client.ttl(key))}

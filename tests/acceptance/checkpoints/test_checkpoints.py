@@ -124,7 +124,7 @@ def test_the_bar_of_a_run_with_a_checkpoint_never_falls_back(story: Story, kind:
     assert falls(shown) == []
     again = [each for each in shown if each.message == "execution 2"]
     assert again[0][2:5] == (SHOWN, SHOWN, 100)  # the message is the new one's, the counts stay
-    assert {each.progress for each in again} >= {SHOWN, SHOWN + 1, HELD}
+    assert {each.progress for each in again} >= {SHOWN, HELD}
     assert all(
         each.current == each.progress for each in shown if each.status == "in_progress" and each.current
     )

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Server:
         self.provider.on("/api/v1/accounts/lookup", self._lookup)
         for account in self.accounts.values():
             path = f"/api/v1/accounts/{answers.account_number(account)}/statuses"
-            self.provider.on(path, lambda asked, account=account: self._statuses(asked, account))
+            self.provider.on(path, partial(self._statuses, account))
 
     def asked_for(self, handle: str) -> list[tuple[str | None, str | None]]:
         """(max_id, since_id) of the pages that were asked for."""
@@ -63,7 +64,7 @@ class Server:
         account = self.accounts[asked.query["acct"]]
         return Answer(answers.mastodon_account(account, self.provider.origin))
 
-    def _statuses(self, asked: Asked, account: DemoAccount) -> Answer:
+    def _statuses(self, account: DemoAccount, asked: Asked) -> Answer:
         if account.handle == HANDLES[1] and len(self.asked_for(account.handle)) == KILLED_AT:
             self.reached.set()
             self.released.wait(30)
