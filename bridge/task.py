@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_UNTIL_IT_IS_BACK = {"max_retries": None, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 1}
+"""How the next attempt is published while the broker is away: meanwhile there is nothing else to execute."""
+
 _SET_BY_CELERY = frozenset({"app", "name", "run"})
 
 
@@ -90,6 +93,7 @@ class BridgeTask(Task):
         run = current_run()
         if run is not None:
             self.app.bridge.fence.refuse_lost(run)
+        options.setdefault("retry_policy", _UNTIL_IT_IS_BACK)  # Celery would give the run up after a second
         return super().retry(*args, **options)
 
     def hold(self, name: str, seconds: float | timedelta, *, key: Any = WHOLE) -> None:
