@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+SEED ?=
+MINUTES ?= 5
 
-.PHONY: demo test test-acceptance test-others check pins clean bench
+.PHONY: demo test test-acceptance test-others check chaos pins clean bench
 
 demo: bridge/web/dist/app.js .venv/installed
 	@$(BIN)/python -m tasks.demo $(ARGS)
@@ -37,6 +39,10 @@ check: .venv/installed
 
 bridge/web/dist/app.js: bridge/web/package-lock.json $(wildcard bridge/web/src/*) | .venv/installed
 	@$(BIN)/python -m bridge.web.build
+
+# Faults at random on the whole system; fails if a run is lost, doubled or wrong. ARGS="--only redis-kill" picks some.
+chaos: .venv/installed
+	@PYTHONPATH=. $(BIN)/python -m tests.acceptance.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: .venv/installed
 	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file || exit 1; done

@@ -16,7 +16,7 @@ from tests.acceptance.chaos.faults import KINDS
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--seed", type=int, help="of load and faults; a random one by default")
-    parser.add_argument("--seconds", type=float, default=300, help="how long faults are injected")
+    parser.add_argument("--minutes", type=float, default=5, help="how long faults are injected")
     parser.add_argument("--pause", type=float, default=2.0, help="the longest time between two faults")
     parser.add_argument("--rate", type=float, default=6.0, help="runs sent a second")
     parser.add_argument(
@@ -28,7 +28,7 @@ def main() -> int:
     folder = options.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)  # Postgres may run as another user
-    plan = campaign.Plan(seed, options.seconds, options.pause, options.rate, options.only)
+    plan = campaign.Plan(seed, 60 * options.minutes, options.pause, options.rate, options.only)
     return campaign.run(plan, folder)
 
 
