@@ -24,14 +24,15 @@ APP = "tests.acceptance.limits.app"
 
 
 class Server:
-    """A Redis; what it kept on disk is there again after a restart, if it is `durable`."""
+    """A Redis; what it kept on disk is there again after a restart, if it is `durable`, or says how."""
 
-    def __init__(self, directory: Path, durable: bool = False) -> None:
+    def __init__(self, directory: Path, durable: bool | str = False) -> None:
         directory.mkdir()
         port = choose_port()
         self.url = f"redis://{LOOPBACK}:{port}/0"
         options = ["--port", str(port), "--bind", LOOPBACK, "--dir", str(directory), "--save", ""]
-        options += ["--appendonly", "yes", "--appendfsync", "always"] if durable else []
+        how = durable if isinstance(durable, str) else "always"
+        options += ["--appendonly", "yes", "--appendfsync", how] if durable else []
         self._command = [find_redis_server(), *options]
         self.port = port
         self.client = redis.Redis.from_url(self.url)

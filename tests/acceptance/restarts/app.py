@@ -26,6 +26,7 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=False,
     worker_soft_shutdown_timeout=float(os.environ.get("TASKCAST_TEST_SOFT", "0")),
     broker_connection_retry_on_startup=True,
+    result_backend_always_retry=True,  # else a run that ends while Redis is away has failed
 )
 Bridge(app, settings)
 

@@ -17,7 +17,7 @@ from tests.database import final_rows
 from tests.waiting import wait_until
 
 KINDS = ("plain", "limited", "early", "again", "later", "plain", "chord")
-PACE = 0.025
+PACE = 0.04
 BODY = 0.03
 
 
