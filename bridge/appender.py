@@ -112,6 +112,13 @@ class Appender:
             self._add([(reporter.root_id, patch) for patch in reporter.take(self._clock())])
         self._send()
 
+    def settle(self, reporter: Reporter) -> None:
+        """Append now what this reporter has pending, and wait for what the thread has taken of it already."""
+        self.flush(reporter)
+        if not self._away:
+            with self._sending:
+                pass
+
     def look(self, reporter: Reporter) -> None:
         """Ask now whether the reporter still has its lease."""
         if self._fence is not None:

@@ -40,6 +40,8 @@ class Courier(Protocol):
 
     def flush(self, reporter: Reporter) -> None: ...
 
+    def settle(self, reporter: Reporter) -> None: ...
+
     def look(self, reporter: Reporter) -> None: ...
 
 
@@ -54,9 +56,10 @@ class Run:
 
     # fmt: off
     __slots__ = (
-        "_appender", "_checkpoint", "_counts", "_due_at", "_interval", "_lock", "_marked", "_message",
-        "_pending", "_told_counts", "_told_message", "_unkept", "_urgent", "attempt", "began", "chained",
-        "handed_over", "holder", "identity", "in_body", "lease_lost", "outer", "problem", "root_id", "run_id",
+        "_appender", "_checkpoint", "_counts", "_due_at", "_has_told", "_interval", "_lock", "_marked",
+        "_message", "_pending", "_told_counts", "_told_message", "_unkept", "_urgent", "attempt", "began",
+        "chained", "handed_over", "holder", "identity", "in_body", "lease_lost", "outer", "problem",
+        "root_id", "run_id",
     )
     # fmt: on
 
@@ -90,7 +93,8 @@ class Run:
         self._marked = self._urgent = False
         self._due_at = -math.inf
         self._checkpoint = Checkpoint(outbox, self.run_id, attempt, nesting, is_first)
-        self._unkept = False
+        self._unkept = False  # the last checkpoint, as Redis was away
+        self._has_told = False  # more than progress, since the last checkpoint
 
     # What a task says
 
@@ -193,8 +197,9 @@ class Run:
         if self.lease_lost:
             raise lease_lost(self.run_id)
         raw = checkpoint_state(state)
-        if self._pending:  # the next attempt will not tell it again
-            self._appender.flush(self)
+        if self._has_told:  # the next attempt will not tell it again
+            self._has_told = False
+            self._appender.settle(self)
         try:
             is_kept = self._checkpoint.save(raw, self._counts)
         except OutboxUnavailable as error:
@@ -274,6 +279,7 @@ class Run:
         with self._lock:
             self._add(fields, logs)
             self._urgent = self._urgent or bool(fields)
+            self._has_told = True
         if not self._marked:
             self._marked = True
             self._appender.mark(self)
@@ -325,6 +331,8 @@ class _Nowhere:
     def mark(self, reporter: Any) -> None: ...
 
     def flush(self, reporter: Any) -> None: ...
+
+    def settle(self, reporter: Any) -> None: ...
 
     def look(self, reporter: Any) -> None: ...
 

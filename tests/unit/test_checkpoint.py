@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.appender import Appender
+from bridge.appender import Appender, Reporter
 from bridge.checkpoint import Checkpoint, Kept, order
 from bridge.errors import ArgumentError, PayloadTooLarge
 from bridge.given import CHECKPOINT_LIMIT
@@ -20,6 +21,7 @@ from bridge.outbox import OutboxUnavailable
 from bridge.run import Run, detached_run
 from bridge.settings import OutboxSettings
 from bridge.testing import MemoryOutbox
+from tests.waiting import wait_until
 
 RUN = Identity(run_id="0a1b2c3d-0000-4000-8000-000000000001", root_id="root", task="t")
 
@@ -31,8 +33,12 @@ class Outbox(MemoryOutbox):
         super().__init__()
         self.away = False
         self.done: list[str] = []
+        self.hangs, self.asked = threading.Event(), threading.Event()
 
     def append(self, entries: Any) -> None:
+        if self.hangs.is_set():
+            self.asked.set()
+            wait_until(lambda: not self.hangs.is_set(), "Redis answers")
         self.done.append("append")
         super().append(entries)
 
@@ -71,7 +77,7 @@ def execution(outbox: Outbox) -> Iterator[Callable[..., Run]]:
         if not first:
             run.take_over()
         run.change({"status": "in_progress"})
-        run.flush()
+        appender.settle(run)
         outbox.done.clear()
         return run
 
@@ -135,12 +141,34 @@ def test_size_is_bounded(execution: Callable[..., Run]) -> None:
 
 def test_what_was_told_before_is_appended_first(execution: Callable[..., Run], outbox: Outbox) -> None:
     run = execution()
+    outbox.hangs.set()
     run.log("half of it")
-    run.checkpoint(5)
+    outbox.asked.wait(10)  # the appender has taken it, and waits for Redis
+    saving = threading.Thread(target=run.checkpoint, args=(5,))
+    saving.start()
+    saving.join(0.2)
+    assert saving.is_alive()
+    assert outbox.done == []
+    outbox.hangs.clear()
+    saving.join(10)
     assert outbox.done == ["append", "take", "save"]
-    run.progress(5, 10)
-    run.checkpoint(6)
-    assert outbox.done[3:] == ["save"]  # progress has its own pace
+
+
+def test_progress_keeps_its_own_pace(outbox: Outbox) -> None:
+    class Couriers(Appender):
+        settled = 0
+
+        def settle(self, reporter: Reporter) -> None:
+            self.settled += 1
+
+    courier = Couriers(outbox, OutboxSettings())
+    run = Run(RUN, 1, courier, outbox, 1)
+    run.step("Importing")
+    for number in range(100):
+        run.progress(number, 100)
+        run.checkpoint(number)
+    assert courier.settled == 1
+    courier.close()
 
 
 def test_a_replacement_has_a_checkpoint_of_its_own(execution: Callable[..., Run]) -> None:
