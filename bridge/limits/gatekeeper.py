@@ -20,6 +20,7 @@ from bridge.limits.lifeline import Lifeline
 from bridge.limits.link import Link
 from bridge.limits.pacer import Action, Pacer
 from bridge.limits.positions import Positions
+from bridge.pool import remember_what_executes
 
 if TYPE_CHECKING:
     from bridge.extension import Bridge
@@ -63,6 +64,7 @@ class Gatekeeper:
             link.declare()
         except RedisError as error:
             link.lost(error)
+        remember_what_executes(consumer.pool)
         _withdraw_at_revoke(self._endings)
         self._pacer.start()
 
