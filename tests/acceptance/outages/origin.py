@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ class Origin:
         self._faults: dict[str, Fault] = {}
         self._over = asyncio.Event()
         self.asked: Counter[str] = Counter()  # requests below a prefix while a fault was there
-        self.times: list[tuple[str, float]] = []  # path and moment of each
+        self.times: dict[str, list[float]] = defaultdict(list)  # of each, by the last part of its path
         self.passed: list[tuple[str, int]] = []  # path and bytes of what was passed on
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -106,7 +106,7 @@ class Origin:
         for prefix, fault in self._faults.items():
             if request.path.startswith(prefix) and len(body) > fault.above:
                 self.asked[prefix] += 1
-                self.times.append((request.path.rpartition("/")[2], time.monotonic()))
+                self.times[request.path.rpartition("/")[2]].append(time.monotonic())
                 return await self._FAULTS[fault.kind](self, request, body, fault)
         return await self._pass(request, body)
 

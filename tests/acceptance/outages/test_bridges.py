@@ -34,7 +34,7 @@ async def test_ends_come_before_the_progress_of_others_when_few_messages_may_be_
         process.says("reading partitions")
         async with listening(stack, user) as heard:
             with origin.away(Fault("refuse"), REALTIME):
-                going = [tasks.chatty.delay(user.id, 200, 7.0).id for _ in range(3)]
+                going = [tasks.chatty.delay(user.id, 200, 5.0).id for _ in range(3)]
                 await eventually(lambda: len(rows(stack, going)) == 3, "they have begun")
                 ending = [tasks.chatty.delay(user.id).id for _ in range(12)]
                 await in_thread(final_rows, stack, ending)
@@ -47,11 +47,7 @@ async def test_ends_come_before_the_progress_of_others_when_few_messages_may_be_
             await in_thread(final_rows, stack, going)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [Fault("refuse"), Fault("hang"), Fault("page"), Fault("status", 413), Fault("status", 503)],
-    ids=str,
-)
+@pytest.mark.parametrize("fault", [Fault("hang"), Fault("page"), Fault("status", 413)], ids=str)
 async def test_a_bridge_that_starts_during_an_outage_waits_for_its_end(
     fault: Fault,
     tasks: Any,
@@ -72,11 +68,10 @@ async def test_a_bridge_that_starts_during_an_outage_waits_for_its_end(
         assert complete(stack, row)
 
 
-@pytest.mark.parametrize("status", [401, 403])
 def test_a_bridge_that_starts_with_a_refused_key_ends_with_a_line_that_helps(
-    status: int, through: BridgeSettings, origin: Origin, tmp_path: Path
+    through: BridgeSettings, origin: Origin, tmp_path: Path
 ) -> None:
-    with origin.away(Fault("status", status), REST), bridge(through, tmp_path) as process:
+    with origin.away(Fault("status", 401), REST), bridge(through, tmp_path) as process:
         wait_until(lambda: process.exit_code() == 1, "it ends")
         lines = process.output().splitlines()
     assert "SUPABASE_SECRET_KEY" in lines[-1]
@@ -94,7 +89,7 @@ async def test_a_key_that_is_revoked_and_restored_costs_nothing_but_time(
 ) -> None:
     with bridge(through, tmp_path) as process:
         process.says("reading partitions")
-        run = tasks.chatty.delay(user.id, 100, 2.0).id
+        run = tasks.chatty.delay(user.id, 100, 1.5).id
         await eventually(lambda: rows(stack, [run]), "it has begun")
         with origin.away(Fault("status", 401), REST, REALTIME):
             await eventually(lambda: origin.asked[REST] > 4, "it asks again and again")

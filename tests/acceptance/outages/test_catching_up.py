@@ -105,7 +105,7 @@ async def test_a_batch_that_the_database_has_no_time_for_is_written_in_parts(
     user: User,
 ) -> None:
     patches = [ended(user, "slow") for _ in range(20)]
-    with slow_rows(stack, 0.1, "450ms"):
+    with slow_rows(stack, 0.05, "250ms"):
         outbox.append([(patches[0].run_id, patch) for patch in patches])  # of one root: in one partition
         found = await in_thread(final_rows, stack, [patch.run_id for patch in patches])
         await eventually(lambda: left() == 0, "the outbox is empty")
@@ -140,26 +140,30 @@ async def test_a_batch_that_is_too_large_is_written_in_parts_and_holds_up_nothin
     assert 3_000 < largest <= 6_000, "what fits goes together"
 
 
-def asked(origin: Origin) -> list[float]:
-    """When the publisher's own requests met a fault."""
-    return [at for name, at in origin.times if name in ("mirror_runs", "run_snapshots", "broadcast")]
-
-
-@pytest.mark.parametrize("prefix", [REST, REALTIME])
+@pytest.mark.parametrize(("prefix", "name"), [(REST, "mirror_runs"), (REALTIME, "broadcast")])
 async def test_who_asks_to_be_left_alone_for_a_while_is_left_alone(
     prefix: str,
+    name: str,
     tasks: Any,
     stack: RunningStack,
+    settings: BridgeSettings,
     origin: Origin,
     working: Process,
     bridging: Process,
     user: User,
 ) -> None:
+    outbox = settings.outbox
     async with listening(stack, user) as heard:
+        earlier = tasks.chatty.delay(user.id).id
+        await in_thread(final_rows, stack, [earlier])
         with origin.away(Fault("status", 429, {"Retry-After": "2"}), prefix):
             runs = [tasks.chatty.delay(user.id).id for _ in range(3)]
-            await eventually(lambda: len(asked(origin)) > 1, "it is asked again")
-            times = asked(origin)
+            await eventually(lambda: origin.times[name], "it is asked")
+            with redis.Redis.from_url(outbox.redis_url) as client:  # a run to be reminded of
+                client.sadd(f"{outbox.prefix}:unsent:0", earlier)
+            await eventually(lambda: len(origin.times[name]) > 2, "it is asked again, and again")
+            times, reminders = list(origin.times[name]), list(origin.times["run_snapshots"])
         await in_thread(final_rows, stack, runs)
         await eventually(lambda: heard.told_the_end(runs), "the ends are told")
     assert min(later - sooner for sooner, later in itertools.pairwise(times)) > 1.9
+    assert not any(at > times[0] + 0.1 for at in reminders), "but what was under way"

@@ -19,7 +19,7 @@ from tests.waiting import eventually
 # realtime-py reads a deprecated property of websockets when its socket was closed by the server.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:realtime")
 
-STATUSES = (401, 403, 413, 429, 500, 503)
+STATUSES = (401, 403, 413, 429, 500)
 FAULTS = [
     *(Fault(kind) for kind in ("refuse", "hang", "slow", "drip", "page", "cut")),
     *(Fault("status", status) for status in STATUSES),
