@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +13,7 @@ from celery.app.task import Task as CeleryTask
 from kombu.utils.imports import symbol_by_name
 
 from bridge.appender import Appender
+from bridge.clock import SharedClock
 from bridge.errors import ArgumentError, SettingsError
 from bridge.header import HEADER, Header, counted
 from bridge.lifecycle import Identity, started
@@ -48,7 +48,8 @@ class Bridge:
     def __init__(self, app: Celery, settings: BridgeSettings | None = None, outbox: Outbox | None = None):
         self.app = app
         self.settings = settings or BridgeSettings()
-        self.outbox: Outbox = outbox or RedisOutbox(self.settings.outbox)
+        self.clock = SharedClock(self.settings.outbox)
+        self.outbox: Outbox = outbox or RedisOutbox(self.settings.outbox, self.clock)
         self.fence = Fence(self.settings)
         self.appender = Appender(self.outbox, self.settings.outbox, fence=self.fence)
         self.gatekeeper: Gatekeeper | None = None  # in a worker's main process
@@ -129,7 +130,7 @@ class Bridge:
         if not is_first:
             with suppress(OutboxUnavailable):  # then it is taken over when the body asks for it
                 run.take_over()
-        run.change(started(identity, time.time()))
+        run.change(started(identity, self.clock.now()))
         return run
 
     def identity_of(

@@ -14,6 +14,7 @@ import redis
 
 from bridge.checkpoint import Checkpoint, Kept
 from bridge.checkpoints import RedisCheckpoints
+from bridge.clock import SharedClock
 from bridge.errors import TaskcastError
 from bridge.events import Patch, encode
 from bridge.fullness import outbox_gauge
@@ -74,8 +75,8 @@ class RedisOutbox:
     _GOOD_FOR: Final = 3.0
     _SAVE_AGAIN: Final = 1.0
 
-    def __init__(self, settings: OutboxSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: OutboxSettings, clock: SharedClock | None = None) -> None:
+        self._settings, self._clock = settings, clock
         seconds = settings.timeout.total_seconds()
         self._redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=seconds, socket_connect_timeout=seconds
@@ -89,8 +90,9 @@ class RedisOutbox:
         """Append without any trimming; once a second the lengths of the streams are asked for on the way."""
         settings = self._settings
         pipe = self._redis.pipeline(transaction=False)
+        ahead = self._clock.ahead() if self._clock is not None else 0.0
         for root_id, patch in entries:
-            raw = _raw(patch)
+            raw = _raw(earlier(patch, ahead) if ahead else patch)
             if raw is not None:
                 key = stream_key(settings.prefix, partition_of(root_id, settings.partitions))
                 self._lengths.setdefault(key, 0)
@@ -127,6 +129,12 @@ class RedisOutbox:
         except redis.RedisError as error:
             self._save_at = time.monotonic() + self._SAVE_AGAIN
             raise OutboxUnavailable(f"Redis took no checkpoint ({type(error).__name__})") from error
+
+
+def earlier(patch: Patch, seconds: float) -> Patch:
+    """The same as told by a clock that goes behind by so many seconds."""
+    logs = [replace(line, at=line.at - seconds) for line in patch.logs]
+    return replace(patch, at=patch.at - seconds, logs=logs)
 
 
 def shed(entries: Iterable[Entry], fullness: float) -> list[Entry]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime, timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,6 +48,8 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
 
     holder: str | None = None
     acknowledged: bool
+    _eta: datetime | None
+    _expires: datetime | None
     _child_died = False
     _has_succeeded = False
 
@@ -62,10 +65,17 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
         queue = self._delivery_info.get("routing_key")
         if isinstance(queue, str) and self.message.delivery_info.get("exchange") == "":
             self._delivery_info["routing_key"] = own_queue(queue)  # where Celery publishes a retry
+        if (self._eta or self._expires) and self._bridge is not None:
+            self._tell_by_own_clock(timedelta(seconds=self._bridge.clock.ahead()))
 
     @property
     def message(self) -> Any:
         return self._message
+
+    def _tell_by_own_clock(self, ahead: timedelta) -> None:
+        """Celery judges by this machine's clock what is told by the deployment's."""
+        self._eta = self._eta and self._eta + ahead
+        self._expires = self._expires and self._expires + ahead
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it

@@ -18,6 +18,7 @@ from celery import Celery, signals, uuid
 from celery.exceptions import OperationalError
 
 from bridge import lifecycle
+from bridge.clock import counted_from_now
 from bridge.errors import ArgumentError
 from bridge.events import LogLine, Patch, run_uuid
 from bridge.header import HEADER
@@ -74,6 +75,7 @@ class Signals:
         given = headers.get(HEADER)
         header = {**(given if isinstance(given, dict) else {}), "publication": secrets.token_hex(8)}
         headers[HEADER] = header
+        self._bridge.clock.correct(headers, _from_now.get())
         if not self._mirrored(sender):
             return
         published = self._bridge.publication(sender, headers, body, routing_key)
@@ -302,6 +304,7 @@ def _opened_when_ready(worker: Any, gatekeeper: Gatekeeper) -> None:
 
 
 _publisher: ContextVar[Celery | None] = ContextVar("taskcast_publisher", default=None)
+_from_now: ContextVar[frozenset[str]] = ContextVar("taskcast_from_now", default=frozenset())
 
 
 def publishing(app: Celery) -> Callable[..., Any]:
@@ -313,7 +316,7 @@ def publishing(app: Celery) -> Callable[..., Any]:
 
     def send_task(name: str, *args: Any, task_id: str | None = None, **options: Any) -> Any:
         task_id = task_id or uuid()
-        token = _publisher.set(app)
+        token, before = _publisher.set(app), _from_now.set(counted_from_now(options))
         try:
             return send(name, *args, task_id=task_id, **options)
         except OperationalError:
@@ -321,5 +324,6 @@ def publishing(app: Celery) -> Callable[..., Any]:
             raise
         finally:
             _publisher.reset(token)
+            _from_now.reset(before)
 
     return send_task

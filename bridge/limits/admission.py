@@ -163,7 +163,8 @@ class Admission:
         return next((each for each in held if member_held_by(each) == ask.member), None)
 
     def _parcel(self, request: Any, ask: Ask) -> Parcel:
-        expires = int(request.expires.timestamp() * 1000) if request.expires else 0
+        ahead = self._bridge.clock.ahead()
+        expires = int((request.expires.timestamp() - ahead) * 1000) if request.expires else 0
         mark = Mark(self._link.epoch, ask.member)
         return self._broker.parcel(request.message, mark, ask.meta, expires)
 
