@@ -40,12 +40,12 @@ class Custody:
 
     def attach(self, consumer: Any, lease: timedelta) -> None:
         """Before the first message is taken."""
+        if self.keys and self._consumer is None:
+            _keep_at_connection_loss(consumer)
         self._consumer = consumer
         seconds: Any = self._redis.time()
         self._redis.zadd(self._workers, {self._worker: 1000 * (seconds[0] + lease.total_seconds())}, nx=True)
         self.register()  # as a worker that lives
-        if self.keys:
-            _keep_at_connection_loss(consumer)
 
     def register(self) -> None:
         """Tell where this worker's messages are; again and again, as Redis may have been emptied."""

@@ -40,8 +40,11 @@ class Gatekeeper:
         lease = link.settings.lease / 2  # as long again a silent worker is only suspected
         self._lifeline = Lifeline(link.url, f"{link.scripts.root}workers", link.worker, lease)
         self._pacer = Pacer(
-            link, self._admission, endings, self._custody, self._lifeline, _positions(bridge, link), actions
-        )
+            link, self._admission, endings, self._custody, self._lifeline, _positions(bridge, link), actions,
+            self._is_attached,
+        )  # fmt: skip
+        self._consumer: Any = None
+        self._attached = self._is_attaching = False
         self._lifeline.start()
         # A cold shutdown sends no signal at its end. What it left would count as the death of its runs.
         atexit.register(self.close)
@@ -53,20 +56,35 @@ class Gatekeeper:
 
     def open(self, consumer: Any) -> None:
         """Tell what is declared, and begin to let runs in."""
-        link = self._link
         for part in (self._admission, self._endings):
             part.attach(consumer)
         if not consumer.pool.uses_semaphore:  # runs execute in this process: forks of its own are theirs
             self._lifeline.keep_from_forks()
-        try:
-            self._custody.attach(consumer, lease=link.settings.lease)
-            self._broker.attach(consumer, link.redis)
-            link.declare()
-        except RedisError as error:
-            link.lost(error)
+        self._consumer = consumer
+        self._attach()
         remember_what_executes(consumer.pool)
         _withdraw_at_revoke(self._endings)
         self._pacer.start()
+
+    def _attach(self) -> None:
+        """In the consumer's loop: whatever needs the limits' Redis before the first run may ask."""
+        link, self._is_attaching = self._link, False
+        try:
+            self._custody.attach(self._consumer, lease=link.settings.lease)
+            self._broker.attach(self._consumer, link.redis)
+            link.declare()
+        except RedisError as error:
+            link.lost(error)
+        else:
+            self._attached = True
+
+    def _is_attached(self) -> bool:
+        """For the pacer: whether runs may ask; seen to once Redis answers, if it did not at the start."""
+        if not self._attached and not self._is_attaching:
+            self._link.scripts.epoch()  # raises while Redis is still away
+            self._is_attaching = True
+            self._consumer.call_soon(self._attach)
+        return self._attached
 
     def in_pool_process(self) -> None:
         """In a forked child of the pool."""

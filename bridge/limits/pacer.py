@@ -45,10 +45,11 @@ class Pacer:
         lifeline: Lifeline,
         positions: Positions,
         actions: SimpleQueue[Action | None],
+        is_attached: Callable[[], bool],
     ) -> None:
         self._link, self._admission, self._leases, self._endings = link, admission, admission.leases, endings
         self._custody, self._lifeline, self._positions = custody, lifeline, positions
-        self._actions = actions
+        self._actions, self._is_attached = actions, is_attached
         self._thread = threading.Thread(target=self._run, name="taskcast-pacer", daemon=True)
         self._compared_at = 0.0
         self._reported_at = 0.0
@@ -95,6 +96,8 @@ class Pacer:
     def _beat(self) -> float:
         """One round; returns seconds until the next."""
         link = self._link
+        if not self._is_attached():
+            return _MOST
         self._leases.settle()
         swept = link.scripts.sweep(link.worker, link.settings.lease)
         self._compare()

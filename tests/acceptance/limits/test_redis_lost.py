@@ -162,3 +162,16 @@ def test_a_redis_that_hangs_lets_nobody_in_until_it_goes_on(
     assert fleet.ledger.executing() == set(executing)
     fleet.go("first")
     all_end(fleet, books, [*executing, *waiting, *later])
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_worker_that_starts_while_redis_is_away_keeps_limits_once_it_is_there(
+    pool: str, apart: Server, fleet: Fleet, sender: Sender, books: Books
+) -> None:
+    apart.kill()
+    worker = fleet.start(pool, 8)
+    runs = [sender.send("short") for _ in range(20)]
+    worker.process.says("received")
+    apart.start()
+    all_end(fleet, books, runs)
+    assert "Traceback" not in fleet.output()
