@@ -139,7 +139,7 @@ def run(plan: Plan, folder: Path) -> int:
 def _conclude(campaign: Campaign, rows: dict[str, dict[str, Any]]) -> int:
     executions, faults = read(campaign.system.journal), campaign.faults.done
     seen = merged(campaign.clients)
-    found = list(stories(campaign.load.sent, executions, rows, seen.last))
+    found = list(stories(campaign.load.sent, executions, rows, seen))
     for story in found:
         judge(story, faults)
     happened = events(executions)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
 from typing import Any, Final
 
 from bridge.events import FINAL_STATUSES
 from tests.acceptance.chaos.faults import Fault
-from tests.acceptance.chaos.journal import Execution
+from tests.acceptance.chaos.journal import Execution, now
 from tests.acceptance.chaos.kinds import Kind, Sent
-from tests.acceptance.chaos.views import SHOWN
+from tests.acceptance.chaos.views import SHOWN, Turn, Views
 
 LOST, DOUBLED, WRONG, AGAIN, TOLD = "lost", "doubled", "wrong", "again", "told"
 BAD: Final = (LOST, DOUBLED, WRONG)
@@ -22,6 +25,7 @@ LOST_WITHIN = 3.0
 ACKED_WITHIN = 1.0
 """Seconds after the end of a body within which a fault may still keep its worker from telling of it."""
 
+_CLOCKS_AGREE: Final = 5.0
 _SAME: Final = tuple(name for name in SHOWN if name != "parent_id")
 _PART = Kind("part", "completed", {("part", 0): "end"}, returns=1)
 
@@ -37,6 +41,7 @@ class Story:
     executions: list[Execution]
     row: Mapping[str, Any] | None
     seen: Mapping[str, Any] | None
+    turns: Sequence[Turn] = ()  # as the client saw it
     findings: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -52,7 +57,7 @@ def stories(
     sent: Sequence[Sent],
     executions: Sequence[Execution],
     rows: Mapping[str, Mapping[str, Any]],
-    seen: Mapping[str, Mapping[str, Any]],
+    seen: Views,
 ) -> Iterator[Story]:
     """Each run that was sent, and each part that it made."""
     by_run: dict[str, list[Execution]] = defaultdict(list)
@@ -65,11 +70,11 @@ def stories(
         if row["parent_id"]:
             parts[row["parent_id"]].add(run)
     for one in sent:
-        yield Story(
-            one, one.expected, one.run, one.result, by_run[one.run], rows.get(one.run), seen.get(one.run)
-        )
-        for run in parts[one.run]:
-            yield Story(one, _PART, run, one.beats, by_run[run], rows.get(run), seen.get(run))
+        runs = [(one.run, one.expected, one.result)]
+        runs += [(run, _PART, one.beats) for run in parts[one.run]]
+        for run, kind, result in runs:
+            shown = seen.last.get(run), seen.turns.get(run, ())
+            yield Story(one, kind, run, result, by_run[run], rows.get(run), *shown)
 
 
 def judge(story: Story, faults: Sequence[Fault]) -> None:
@@ -93,6 +98,7 @@ def _findings(story: Story, faults: Sequence[Fault]) -> Iterator[tuple[str, str]
     else:
         yield from _missing(story)
         yield from _wrong_row(story)
+    yield from _wrong_times(story)
     yield from _twice(story, faults)
     yield from _unseen(story)
 
@@ -142,6 +148,17 @@ def _wrong_row(story: Story) -> Iterator[tuple[str, str]]:
             yield WRONG, f"its row has {name} {row[name]!r}, not {value!r}"
 
 
+def _wrong_times(story: Story) -> Iterator[tuple[str, str]]:
+    """Whatever a worker's clock says."""
+    assert story.row is not None
+    wall = time.time() - now()
+    earliest, latest = story.sent.at + wall - _CLOCKS_AGREE, now() + wall + _CLOCKS_AGREE
+    for name in ("created_at", "started_at", "finished_at"):
+        told = story.row[name]
+        if told is not None and not earliest <= datetime.fromisoformat(told).timestamp() <= latest:
+            yield WRONG, f"its row has {name} {told}"
+
+
 def _twice(story: Story, faults: Sequence[Fault]) -> Iterator[tuple[str, str]]:
     done: dict[tuple[str, int], list[Execution]] = defaultdict(list)
     for each in story.executions:
@@ -168,6 +185,10 @@ def _unseen(story: Story) -> Iterator[tuple[str, str]]:
     if story.seen is None:
         yield WRONG, "the client never saw it"
         return
+    if story.sent.kind == "checkpointed" and any(
+        later.progress < before.progress for before, later in pairwise(story.turns)
+    ):
+        yield WRONG, f"its bar fell back: {[turn.progress for turn in story.turns]}"
     for name in _SAME:
         if story.seen[name] != story.row[name]:
             yield WRONG, f"the client sees {name} {story.seen[name]!r}, the row has {story.row[name]!r}"

@@ -12,7 +12,7 @@ from tests.acceptance.chaos.journal import now
 
 SHOWN = (
     "status", "state", "attempt", "progress", "current", "total", "message", "result", "error_code",
-    "parent_id", "seq",
+    "parent_id", "seq", "created_at", "started_at", "finished_at",
 )  # fmt: skip
 
 
