@@ -1,7 +1,7 @@
 """All Celery signals: each becomes a patch of the run it tells of.
 
 Ways out of a run that send no signal are told by `bridge.request`; a worker that is gone as a whole
-can tell nothing, and is for the reaper, which will stand in `bridge/reaper.py`.
+can tell nothing; its runs are for those that are left, and for `bridge.reaper`.
 """
 
 from __future__ import annotations
@@ -293,6 +293,7 @@ def _opened_when_ready(worker: Any, gatekeeper: Gatekeeper) -> None:
     ready = worker.ready_callback
 
     def opening(consumer: Any) -> None:
+        _close_at_end(worker.blueprint, gatekeeper)
         try:
             gatekeeper.open(consumer)
         except Exception:
@@ -301,6 +302,19 @@ def _opened_when_ready(worker: Any, gatekeeper: Gatekeeper) -> None:
         ready(consumer)
 
     worker.ready_callback = opening
+
+
+def _close_at_end(blueprint: Any, gatekeeper: Gatekeeper) -> None:
+    """Close with the last part of the worker; `worker_shutdown` comes of a warm shutdown only."""
+    stopped = blueprint.on_stopped
+
+    def closing() -> None:
+        try:
+            stopped()
+        finally:
+            gatekeeper.close()
+
+    blueprint.on_stopped = closing
 
 
 _publisher: ContextVar[Celery | None] = ContextVar("taskcast_publisher", default=None)

@@ -44,7 +44,7 @@ class Gatekeeper:
             self._is_attached,
         )  # fmt: skip
         self._consumer: Any = None
-        self._attached = self._is_attaching = False
+        self._attached = self._is_attaching = self._is_closed = False
         self._lifeline.start()
         # A cold shutdown sends no signal at its end. What it left would count as the death of its runs.
         atexit.register(self.close)
@@ -91,9 +91,10 @@ class Gatekeeper:
         self._lifeline.in_pool_process()
 
     def close(self) -> None:
-        """Free what is held and leave."""
+        """Free what is held and leave; once."""
         atexit.unregister(self.close)
-        if self.admission is not None:
+        if self.admission is not None and not self._is_closed:
+            self._is_closed = True
             self._pacer.stop()
             self._lifeline.stop()
 

@@ -23,6 +23,7 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
 from bridge.backoff import Outage
+from bridge.errors import BatchRefused, BatchTooLarge
 from bridge.extension import Bridge
 from bridge.limits.custody import restore_orphans
 from bridge.limits.scripts import LimitScripts
@@ -40,7 +41,9 @@ LEASES_QUIET: Final = 2
 LEASES_APART: Final = 2
 _IDLE: Final = 5  # times as long as a look took, so that looking at very many runs leaves room for writing
 
-_OUTAGES: Final = (*WAITED_OUT, OperationalError, RedisError, OutboxUnavailable)
+_OUTAGES: Final = (
+    *WAITED_OUT, BatchTooLarge, BatchRefused, OperationalError, RedisError, OutboxUnavailable
+)  # fmt: skip
 
 
 class Reaper:

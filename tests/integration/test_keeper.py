@@ -172,7 +172,8 @@ def celery_worker(server: Server, logs: Path, pool: str, *arguments: str, **env:
 
 
 def children(pid: int) -> list[psutil.Process]:
-    return psutil.Process(pid).children()
+    """Those that live; a test before may have left one that nobody has waited for."""
+    return [each for each in psutil.Process(pid).children() if each.status() != psutil.STATUS_ZOMBIE]
 
 
 def keeper_of(pid: int) -> psutil.Process:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from bridge.events import FINAL_STATUSES, run_uuid
 from bridge.extension import Bridge
 from bridge.lifecycle import members_waiting_for
 from bridge.run import current_run
+from bridge.settings import BridgeSettings, LimitSettings
 from bridge.testing import MemoryOutbox, MemoryRows
 from tests.waiting import wait_until
 
@@ -50,7 +52,9 @@ class House:
             worker_hijack_root_logger=False,
         )
         self.outbox = MemoryOutbox()
-        self.bridge = Bridge(self.app, outbox=self.outbox)
+        # There is no Redis here: the worker's keeper tries to give its lease up for as long as that may last.
+        settings = BridgeSettings(limits=LimitSettings(lease=timedelta(seconds=1)))
+        self.bridge = Bridge(self.app, settings, outbox=self.outbox)
         self.rows = MemoryRows()
         self.consumer: Any = None
 
