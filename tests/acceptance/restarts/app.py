@@ -74,6 +74,14 @@ def again(self: Any, name: str, seconds: float = 600, countdown: float = 0.3) ->
     return live(self, name, seconds)
 
 
+@app.task(bind=True, public_result=True, max_retries=5)
+def again_elsewhere(self: Any, queue: str) -> int:
+    """Its next attempt is for another queue, in a second."""
+    if self.request.retries == 0:
+        raise self.retry(countdown=1, queue=queue)
+    return live(self, "now", 600)
+
+
 @app.task(bind=True, public_result=True)
 def gather(self: Any, results: list[int]) -> list[int]:
     with noted(self.request.id):

@@ -121,7 +121,6 @@ def goes_down_for_a_while(server: Server, fleet: Fleet, ends: str) -> None:
     server.start()
 
 
-@pytest.mark.parametrize("server", ["everysec", "always"], indirect=True)
 def test_a_redis_that_keeps_its_data_loses_nothing_when_it_is_restarted(
     server: Server, story: Story, stack: RunningStack, new_bridge: Callable[[], Process]
 ) -> None:

@@ -101,11 +101,11 @@ def nothing_is_held(books: Keys, story: Story) -> None:
     print(f"left in Redis: {books.keys()}")
 
 
-@pytest.mark.parametrize("how", ["cold", "interrupted", "remapped"])
+@pytest.mark.parametrize("how", ["interrupted", "remapped"])
 def test_what_a_worker_had_when_it_was_stopped_is_executed_by_the_next(
     how: str, story: Story, books: Keys
 ) -> None:
-    """By SIGQUIT, by SIGINT twice, and by a SIGTERM that means SIGQUIT, with some seconds to go on."""
+    """By SIGINT twice; by a SIGTERM that means SIGQUIT, with some seconds to go on."""
     fleet, is_soft = story.fleet, how == "remapped"
     fleet.env.update(
         TASKCAST_TEST_SOFT=str(SOFT if is_soft else 0), REMAP_SIGTERM="SIGQUIT" if is_soft else ""
@@ -152,3 +152,28 @@ def test_a_worker_that_ends_warmly_ends_its_runs_and_leaves_the_others_to_the_ne
     assert {row["status"] for row in found.values()} == {"completed"}
     assert {kind: story.times(kind) for kind in story.runs} == dict.fromkeys(story.runs, 1)
     nothing_is_held(books, story)
+
+
+def test_a_run_that_reaches_a_pool_process_as_the_shutdown_comes_is_executed_once(
+    fleet: Fleet, post: Post, books: Keys, stack: RunningStack
+) -> None:
+    """The process has the run already, and has not said so when Celery stops listening for a moment."""
+    worker = fleet.start("prefork", 1, "-l", "DEBUG")
+    first = post.send("plain", "", 0.05)
+    wait_until(lambda: fleet.ledger.ends()[first] and books.is_idle(), "its one process has worked")
+    [child] = worker.pool()
+    child.suspend()
+    run = post.send("plain", "", 0.05)
+    wait_until(lambda: any(run in holder for holder in books.held()), "it is let in")
+    at = now()
+    wait_until(lambda: now() > at + 0.5, "Celery has written it to the process")
+    os.kill(worker.pid, signal.SIGTERM)
+    worker.process.says("Warm shutdown")
+    worker.process.says("Worker: Stopping Pool")
+    child.resume()
+    assert worker.process.end(0) == 0
+    fleet.start("prefork", 1)
+    found = final_rows(stack, [run, post.send("plain", "", 0.05)])
+    assert {row["status"] for row in found.values()} == {"completed"}
+    assert len(fleet.ledger.of(run)) == 1
+    wait_until(lambda: not books.leftovers() and books.is_idle(), "no slot and no lease is left")
