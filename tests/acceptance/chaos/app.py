@@ -32,8 +32,11 @@ BEAT = 0.05
 ONE_EACH = [Limit(6, name="busy"), Limit(1, key="user_id")]
 
 
-def work(task: Any, beats: int, note: Callable[[int], None], first: int = 0) -> None:
-    for beat in range(first, beats):
+def work(
+    task: Any, beats: int, note: Callable[[int], None], first: int = 0, until: int | None = None
+) -> None:
+    """Beats of a heart, from the one after `first` on, each of which is told."""
+    for beat in range(first, beats if until is None else until):
         time.sleep(BEAT)
         task.progress(beat + 1, beats, f"beat {beat + 1}")
         note(beat + 1)
@@ -82,7 +85,7 @@ def long(self: Any, user_id: str, beats: int) -> int:
     """Goes on from its checkpoint, which it makes at every fifth beat."""
     with noted(self) as note:
         for done in range(self.last_checkpoint or 0, beats, 5):
-            work(self, min(beats, done + 5), note, done)
+            work(self, beats, note, done, min(beats, done + 5))
             self.checkpoint(done + 5)
         return beats
 
