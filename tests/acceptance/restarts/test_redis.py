@@ -72,8 +72,8 @@ class Story:
 
     def begin(self) -> None:
         post, runs = self._post, self.runs
-        self.fleet.launch("prefork", 8)
-        self.fleet.start("prefork", 8)
+        self.fleet.launch("prefork", 10)
+        self.fleet.start("prefork", 10)
         long, quick = ("long",), ("", 0.02)
         members = [post.signature("plain", *each, task_id=uuid()) for each in (quick, long)]
         runs |= zip(("member ended", "member"), (each.options["task_id"] for each in members), strict=True)

@@ -83,7 +83,7 @@ def stop(worker: Worker, how: str) -> None:
     """Ask it to end, and wait until it has."""
     if how == "interrupted":
         os.kill(worker.pid, signal.SIGINT)
-        worker.process.says("Hitting Ctrl+C again")
+        worker.process.says("Warm shutdown")
     number = {"interrupted": signal.SIGINT, "remapped": signal.SIGTERM}.get(how, signal.SIGQUIT)
     os.kill(worker.pid, number)
 
