@@ -13,7 +13,7 @@ import psycopg
 
 from bridge.errors import LocalStackError
 from bridge.local.cache import shared_cache_directory, shared_state_directory
-from bridge.local.ports import LOOPBACK, choose_port
+from bridge.local.ports import LOOPBACK, choose_port, listen
 from bridge.local.privileges import Account, readable_copy, unprivileged_account
 from bridge.local.processes import Command, Process
 
@@ -42,6 +42,8 @@ class Postgres:
 
     def __init__(self, process: Process, directory: Path, *, keep: bool) -> None:
         self.port = choose_port(_CLI_PORT)
+        # Until the server takes it, or another stack that starts meanwhile would choose it as well.
+        self._reserved = listen(self.port)
         self._process = process
         self._account = unprivileged_account()
         self._binaries = find_postgres(self._account)
@@ -58,6 +60,7 @@ class Postgres:
         """Create the cluster when there is none, start, and wait until it takes connections."""
         if not (self._data / "PG_VERSION").exists():
             await self._create()
+        self._reserved.close()
         await self._process.start(self._command())
         await self._process.until_ready(self._answers, _READY_WITHIN)
 
