@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from tests.acceptance.chaos.faults import Fault
+from tests.acceptance.chaos.faults import LASTS, Fault
 from tests.acceptance.chaos.verdict import AGAIN, BAD, DOUBLED, LOST, TOLD, WRONG, Story
 
 _COLUMNS = ("fault class", "faults", "runs", LOST, DOUBLED, WRONG, AGAIN, TOLD, "p50 s", "max s")
@@ -28,12 +28,16 @@ def table(faults: Sequence[Fault], stories: Sequence[Story], times: Sequence[flo
     for fault, time in zip(faults, times, strict=True):
         line = lines.setdefault(fault.kind, Line())
         line.faults += 1
-        line.touched |= {each.run for each in stories if fault.overlaps(each.sent.at, each.until)}
+        line.touched |= {each.run for each in stories if _was_alive(each, fault)}
         line.times += [] if time is None else [time]
     rows = [_row(name, line, stories) for name, line in sorted(lines.items())]
     every = [time for time in times if time is not None]
     whole = Line(len(faults), {each.run for each in stories}, every)
     return "\n".join(_laid_out([_COLUMNS, *rows, _row("all", whole, stories)]))
+
+
+def _was_alive(story: Story, fault: Fault) -> bool:
+    return fault.overlaps(story.sent.at, LASTS if story.has(LOST) else story.until)
 
 
 def _row(name: str, line: Line, stories: Iterable[Story]) -> tuple[str, ...]:

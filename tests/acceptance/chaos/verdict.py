@@ -22,6 +22,10 @@ TAKES_MESSAGES: Final = frozenset(("worker-kill", "redis-kill", "redis-stop", "r
 LOST_WITHIN = 3.0
 """Seconds after the last that was heard of a run within which its next message may be lost with a fault."""
 
+DEATHS: Final = frozenset(("worker-kill", "child-kill"))
+LEASE_LASTS = 1.0
+"""Seconds for which a worker keeps its leases for sure without Redis: half a lease, less a renewal."""
+
 ACKED_WITHIN = 1.0
 """Seconds after the end of a body within which a fault may still keep its worker from telling of it."""
 
@@ -173,9 +177,11 @@ def _twice(story: Story, faults: Sequence[Fault]) -> Iterator[tuple[str, str]]:
 
 
 def _is_excused(done: Execution, faults: Sequence[Fault]) -> bool:
-    """A fault hit its worker while it was executed or until its end could be acked."""
+    """Its worker died, or was away for so long that its lease may be over, before its end could be acked."""
     return any(
-        fault.overlaps(done.since, done.until + ACKED_WITHIN) and done.worker in fault.places
+        done.worker in fault.places
+        and fault.overlaps(done.since, done.until + ACKED_WITHIN)
+        and (fault.kind in DEATHS or (fault.kind != "clock" and fault.end - fault.begin > LEASE_LASTS))
         for fault in faults
     )
 
