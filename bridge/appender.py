@@ -72,6 +72,8 @@ class Appender:
     def _reset(self) -> None:
         self._lock = threading.Lock()  # guards what is waiting; never held during I/O
         self._sending = threading.Lock()  # one sender at a time keeps the order
+        self._turn = _Turn()
+        self._interrupting: deque[Entry] = deque()
         self._wakeup = threading.Event()
         self._marked: deque[Reporter] = deque()
         self._leased: set[Reporter] = set()  # those that reported since the last look
@@ -102,21 +104,17 @@ class Appender:
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Append now, on this thread, after everything that was to come before."""
-        with self._lock:
-            self._add(entries)
-        self._send()
+        self._append(lambda: entries)
 
     def flush(self, reporter: Reporter) -> None:
         """Append now what this reporter has pending."""
-        with self._lock:  # taking and adding are one, or progress could follow its run's final state
-            self._add([(reporter.root_id, patch) for patch in reporter.take(self._clock())])
-        self._send()
+        self._append(lambda: [(reporter.root_id, patch) for patch in reporter.take(self._clock())])
 
     def settle(self, reporter: Reporter) -> None:
         """Append now what this reporter has pending, and wait for what the thread has taken of it already."""
         self.flush(reporter)
         if not self._away:
-            with self._sending:
+            with self._turn, self._sending:
                 pass
 
     def look(self, reporter: Reporter) -> None:
@@ -128,11 +126,25 @@ class Appender:
         """Append everything that is pending; what the outbox does not take within its timeout is reported."""
         self._thread = None
         self._wakeup.set()
-        with self._lock:
-            self._add(self._take_marked(everything=True))
-        self._send(again=True)
+        self._append(lambda: self._take_marked(everything=True), again=True)
         if self._waiting:
             log.error("run events lost at shutdown, the outbox is away: %d", len(self._waiting))
+
+    def _append(self, gather: Callable[[], Sequence[Entry]], again: bool = False) -> None:
+        """Append what `gather` gives: taking and adding are one, or progress could follow a final state.
+
+        Celery stops runs in signal handlers. One that interrupts this very thread in the midst of an append
+        would wait for its locks for ever: what it tells follows once that append goes on.
+        """
+        if self._turn.is_taken:
+            self._interrupting.extend(gather())
+            return
+        with self._turn:
+            with self._lock:
+                self._add(gather())
+            self._send(again)
+        if self._interrupting:
+            self._append(list)
 
     def _start(self) -> None:
         with self._lock:
@@ -177,6 +189,8 @@ class Appender:
 
     def _add(self, entries: Sequence[Entry]) -> None:
         self._waiting.extend(entries)
+        while self._interrupting:
+            self._waiting.append(self._interrupting.popleft())
         if len(self._waiting) > 2 * self._room:
             before, self._waiting = self._waiting, squeezed(self._waiting, self._room)
             self._warn(
@@ -225,6 +239,18 @@ class Appender:
         if self._clock() - self._warned_at > _WARN_EVERY:
             self._warned_at = self._clock()
             log.error(text, *values)
+
+
+class _Turn(threading.local):
+    """Whether this thread is in the midst of an append."""
+
+    is_taken = False
+
+    def __enter__(self) -> None:
+        self.is_taken = True
+
+    def __exit__(self, *_: object) -> None:
+        self.is_taken = False
 
 
 _appenders: WeakSet[Appender] = WeakSet()

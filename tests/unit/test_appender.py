@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -213,3 +214,24 @@ def test_a_run_whose_lock_is_held_at_a_fork_reports_in_the_child(
     finally:
         enter(None)
     assert ended == (child, 0)
+
+
+@pytest.mark.timeout(20)
+def test_what_a_signal_handler_tells_in_the_midst_of_an_append_follows() -> None:
+    """Celery stops runs in handlers, which interrupt the worker's main thread wherever it is."""
+
+    class Interrupted(SlowOutbox):
+        def append(self, entries: Sequence[Entry]) -> None:
+            if not self.entries:
+                signal.raise_signal(signal.SIGUSR1)
+            super().append(entries)
+
+    outbox = Interrupted()
+    appender = Appender(outbox, OutboxSettings())
+    told = iter([(ROOT, Patch(ROOT, 1, 0.0, {"status": "queued"}))])
+    before = signal.signal(signal.SIGUSR1, lambda *_: appender.append(list(told)))
+    try:
+        appender.append([(ROOT, Patch(ROOT, 1, 0.0, {"status": "in_progress"}))])
+        wait_until(lambda: outbox.statuses == ["in_progress", "queued"], "both are appended, in order")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
