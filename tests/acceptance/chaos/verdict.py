@@ -110,17 +110,17 @@ def _findings(story: Story, faults: Sequence[Fault]) -> Iterator[tuple[str, str]
 def _told_of_loss(story: Story, faults: Sequence[Fault]) -> bool:
     """What was to come next never started, its row says so, and a fault explains it.
 
-    A dispatch that failed; or a message that a worker had taken when it was killed, or that Redis had given
-    away when the connection broke: Celery's Redis transport notes what it takes a moment after it took it.
+    A dispatch that failed, also that of a chord's body by its last part; or a message that a worker had taken
+    when it was killed, or that Redis had given away when the connection broke: Celery's Redis transport notes
+    what it takes a moment after it took it.
     """
     assert story.row is not None
     code = story.row["error_code"]
-    if (
-        code == "publish_failed"
-    ):  # at the dispatch, or when it asked to be tried again: Celery rejects it then
-        return not story.executions or story.executions[-1].end == "left:Reject"
     started = {(each.task, each.level) for each in story.executions}
-    if code not in ("stalled", "worker_lost") or not story.kind.ends.keys() - started:
+    if code == "publish_failed" and not started:
+        return True
+    never_came = story.kind.ends.keys() - started
+    if code not in ("stalled", "worker_lost", "publish_failed") or not never_came:
         return False
     return any(
         fault.kind in TAKES_MESSAGES and fault.overlaps(story.until, story.until + LOST_WITHIN)
