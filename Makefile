@@ -5,21 +5,26 @@ ARGS ?=
 SEED ?=
 MINUTES ?= 5
 
-.PHONY: demo test test-acceptance test-others check chaos pins clean bench
+.PHONY: demo test test-limits test-acceptance test-others check chaos pins clean bench
 
 demo: bridge/web/dist/app.js .venv/installed
 	@$(BIN)/python -m tasks.demo $(ARGS)
 
 test: .venv/installed bridge/web/dist/app.js check
 ifeq ($(strip $(ARGS)),)
-	@$(MAKE) --no-print-directory -j2 test-acceptance test-others
+	@$(MAKE) --no-print-directory -j3 test-limits test-acceptance test-others
 else
 	@$(BIN)/python -m pytest $(ARGS)
 endif
 
-# Side by side: the acceptance tests mostly wait for leases and limits.
+# Side by side: the acceptance tests mostly wait, for leases, limits and processes.
+LIMITS := tests/acceptance/limits tests/acceptance/limits_pools tests/acceptance/leases tests/acceptance/restarts
+
+test-limits:
+	@$(BIN)/python -m pytest $(LIMITS)
+
 test-acceptance:
-	@$(BIN)/python -m pytest tests/acceptance
+	@$(BIN)/python -m pytest tests/acceptance $(LIMITS:%=--ignore=%)
 
 test-others:
 	@$(BIN)/python -m pytest --ignore=tests/acceptance
