@@ -98,7 +98,8 @@ class Waiting:
         """Hold the progress of these partitions, and let go what was held of others."""
         if self._held != set(partitions):
             self._held = frozenset(partitions)
-            for pending in [*self._queues["held"].values(), *self._queues["log"].values()]:
+            concerned = [self._queues[name].values() for name in ("progress", "log", "held")]
+            for pending in list(chain.from_iterable(concerned)):
                 self._file(pending)
 
     def add(self, message: Message, partition: int, stored: bool = False) -> None:
