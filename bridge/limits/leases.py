@@ -42,6 +42,7 @@ class Execution:
     ask: Ask
     request: Any = field(repr=False)
     is_given_back: bool = False  # its message is in the queue again, on purpose
+    is_told: bool = True  # to Redis; a run may begin, and end, while that is away
 
 
 class Leases:
@@ -54,6 +55,7 @@ class Leases:
         self._unreleased: deque[Execution] = deque()
         self._ended: deque[str] = deque()  # of those that held no slots: nobody waits for them
         self._unknown: set[str] = set()
+        self._untold: set[str] = set()
 
     # Asked by bridge.limits.admission, in the consumer's loop
 
@@ -64,21 +66,25 @@ class Leases:
         """
         holder = f"{ask.member}#0{secrets.randbelow(10**9)}"
         try:
-            if self._link.is_up and not self._is_leased(ask, holder):
-                return None
+            if self._link.is_up:
+                return holder if self._is_leased(ask, holder) else None
         except RedisError as error:
             self._link.lost(error)
+        self._untold.add(holder)
         return holder
 
     def begin(self, request: Any, ask: Ask, holder: str) -> None:
         """The run executes from now on."""
         request.holder = holder
         note(request, holder=holder)
-        self._executing[holder] = Execution(holder, ask, request)
+        is_told = holder not in self._untold
+        self._untold.discard(holder)
+        self._executing[holder] = Execution(holder, ask, request, is_told=is_told)
 
     def has(self, member: str) -> bool:
-        """Whether an attempt of a run executes here."""
-        return any(each.ask.member == member for each in list(self._executing.values()))
+        """Whether an attempt of a run executes here, or has ended here and Redis was not told."""
+        here = [*list(self._executing.values()), *list(self._unreleased)]
+        return any(each.ask.member == member for each in here)
 
     def requests_of(self, task_id: str) -> list[Any]:
         """The requests by which a run executes here."""
@@ -109,7 +115,7 @@ class Leases:
         execution = self._executing.pop(request.holder, None) if request.holder else None
         if execution is None:
             return
-        if request.acknowledged and not execution.ask.units:
+        if request.acknowledged and not execution.ask.units and execution.is_told:
             self._gather(execution.holder)
         elif not self._free(execution):
             self._unreleased.append(execution)
@@ -209,6 +215,8 @@ class Leases:
         try:
             if not execution.request.acknowledged and unacked is None:
                 scripts.disown(execution.holder)  # its message will be delivered again
+            elif not execution.is_told:
+                self._restore(execution.holder, execution)  # or its end would not be remembered
             outgoing = scripts.release(ask.worker, execution.holder, ask.lane, unacked=unacked)
         except RedisError as error:
             self._link.lost(error)
@@ -221,7 +229,8 @@ class Leases:
         """Make Redis know an execution that lives, and its row if it was told to be queued."""
         if execution.is_given_back:
             return  # its process is about to die, and what is delivered now is the next one
-        if self._link.scripts.restore(execution.ask, holder):
+        was_lost, execution.is_told = self._link.scripts.restore(execution.ask, holder), True
+        if was_lost:
             log.warning("run %s was taken for lost; it lives, and goes on here", execution.request.id)
             self._bridge.signals.told_of(execution.ask.meta, {"status": "in_progress", "state": "STARTED"})
 
