@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import socket
+import tempfile
+from pathlib import Path
 
 from bridge.errors import LocalStackError
 
@@ -29,6 +33,24 @@ def is_free(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def claim(port: int) -> int | None:
+    """Keep other stacks from preferring `port` while this process lives; None when one has claimed it.
+
+    Between a server's choice of a port and its taking it, the port looks free to everybody.
+    """
+    path = Path(tempfile.gettempdir()) / f"taskcast-port-{port}.lock"
+    try:
+        claimed = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:  # another user's
+        return None
+    try:
+        fcntl.flock(claimed, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(claimed)
+        return None
+    return claimed
 
 
 def listen(port: int) -> socket.socket:

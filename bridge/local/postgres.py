@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import signal
+import weakref
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +15,7 @@ import psycopg
 
 from bridge.errors import LocalStackError
 from bridge.local.cache import shared_cache_directory, shared_state_directory
-from bridge.local.ports import LOOPBACK, choose_port, listen
+from bridge.local.ports import LOOPBACK, choose_port, claim, listen
 from bridge.local.privileges import Account, readable_copy, unprivileged_account
 from bridge.local.processes import Command, Process
 
@@ -41,7 +43,10 @@ class Postgres:
     """A database cluster of its own on a free loopback port."""
 
     def __init__(self, process: Process, directory: Path, *, keep: bool) -> None:
-        self.port = choose_port(_CLI_PORT)
+        claimed = claim(_CLI_PORT)
+        if claimed is not None:
+            weakref.finalize(self, os.close, claimed)
+        self.port = choose_port(None if claimed is None else _CLI_PORT)
         # Until the server takes it, or another stack that starts meanwhile would choose it as well.
         self._reserved = listen(self.port)
         self._process = process
