@@ -117,12 +117,12 @@ class Leases:
             return
         if request.acknowledged and not execution.ask.units and execution.is_told:
             self._gather(execution.holder)
-        elif not self._free(execution):
+        elif not self._link.is_up or not self._free(execution):  # the consumer's loop waits for Redis once
             self._unreleased.append(execution)
 
     def leave_and_ack(self, request: Any) -> bool:
         """Free the slots and ack the message in one step; False where that takes two, or Redis is away."""
-        execution = self._executing.get(request.holder)
+        execution = self._executing.get(request.holder) if self._link.is_up else None
         unacked = self._broker.unacked(request.message) if execution is not None else None
         if execution is None or unacked is None or not self._free(execution, unacked):
             return False
@@ -159,11 +159,7 @@ class Leases:
             else:
                 self.leave(request)
         self._tell_of_ends()
-        for _ in range(len(self._unreleased)):
-            execution = self._unreleased.popleft()
-            if not self._free(execution):
-                self._unreleased.append(execution)
-                return
+        self._release()
 
     def compare(self, unanswered: Collection[str]) -> None:
         """Make Redis know what executes here, and nothing else but what attempts may hold untold."""
@@ -199,8 +195,16 @@ class Leases:
         for execution in list(self._executing.values()):
             self.leave(execution.request)
         self._tell_of_ends()
+        self._release()
 
     # Pieces
+
+    def _release(self) -> None:
+        for _ in range(len(self._unreleased)):
+            execution = self._unreleased.popleft()
+            if not self._free(execution):
+                self._unreleased.append(execution)
+                return
 
     def _is_leased(self, ask: Ask, holder: str) -> bool:
         scripts, lease = self._link.scripts, self._link.settings.lease

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import random
 import socket
-import tempfile
-from pathlib import Path
+import sys
 
 from bridge.errors import LocalStackError
 
@@ -35,20 +32,18 @@ def is_free(port: int) -> bool:
     return True
 
 
-def claim(port: int) -> int | None:
-    """Keep other stacks from preferring `port` while this process lives; None when one has claimed it.
+def claim(port: int) -> socket.socket | None:
+    """Keep other stacks from preferring `port` while the claim is open; None when another has claimed it.
 
-    Between a server's choice of a port and its taking it, the port looks free to everybody.
+    Between a server's choice of a port and its taking it, the port looks free to everybody. The name is
+    one that the kernel forgets with the process; where there are none such (macOS), nobody claims anything.
     """
-    path = Path(tempfile.gettempdir()) / f"taskcast-port-{port}.lock"
+    claimed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        claimed = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError:  # another user's
-        return None
-    try:
-        fcntl.flock(claimed, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if sys.platform == "linux":
+            claimed.bind(f"\0taskcast-port-{port}")
     except OSError:
-        os.close(claimed)
+        claimed.close()
         return None
     return claimed
 

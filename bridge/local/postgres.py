@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import signal
-import weakref
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -43,10 +41,8 @@ class Postgres:
     """A database cluster of its own on a free loopback port."""
 
     def __init__(self, process: Process, directory: Path, *, keep: bool) -> None:
-        claimed = claim(_CLI_PORT)
-        if claimed is not None:
-            weakref.finalize(self, os.close, claimed)
-        self.port = choose_port(None if claimed is None else _CLI_PORT)
+        self._claimed = claim(_CLI_PORT)
+        self.port = choose_port(None if self._claimed is None else _CLI_PORT)
         # Until the server takes it, or another stack that starts meanwhile would choose it as well.
         self._reserved = listen(self.port)
         self._process = process
