@@ -57,6 +57,7 @@ class Operator:
 @pytest.fixture
 def operator(settings: BridgeSettings) -> Iterator[Operator]:
     made = Operator(settings)
+    made.redis.delete(dead_key(settings.outbox.prefix))  # what tests before have left there
     yield made
     made.redis.close()
 
