@@ -53,7 +53,11 @@ class Reaper:
         settings = bridge.settings
         self._bridge, self._rows = bridge, rows
         self._lease = settings.limits.lease
-        self._limits = Redis.from_url(settings.limits.redis_url or settings.outbox.redis_url)
+        seconds = settings.limits.timeout.total_seconds()
+        self._limits = Redis.from_url(
+            settings.limits.redis_url or settings.outbox.redis_url,
+            socket_timeout=seconds, socket_connect_timeout=seconds,
+        )  # fmt: skip
         self._scripts = LimitScripts(self._limits, settings.outbox.prefix)
         self._lookout = Lookout(bridge.app, self._limits, self._scripts.root)
         self._mending = Mending(bridge, self._lookout)

@@ -26,6 +26,9 @@ from bridge.limits.broker import GRANTED
 log = logging.getLogger(__name__)
 
 _PAGE: Final = 500
+_IN_TIME: Final = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
+"""A bridge process that is to end would wait for a Redis that hangs."""
+
 _BINDINGS: Final = "_kombu.binding."
 _BINDINGS_EVERY: Final = 60.0
 _SEPARATOR: Final = "\x06\x16"  # between the parts of a binding
@@ -111,7 +114,7 @@ class Lookout:
     # What the broker keeps
 
     def _note_messages(self, seen: Whereabouts, queues: set[str]) -> bool:
-        with self._app.connection_for_read() as connection:
+        with self._app.connection_for_read(transport_options=_IN_TIME) as connection:
             if connection.transport.driver_type != "redis":
                 return False
             broker = _Broker(connection.default_channel)

@@ -181,3 +181,14 @@ def test_nothing_is_judged_by_a_queue_that_cannot_be_read(
     assert world.row(run)["status"] == "queued"
     world.server.client.delete("default")
     world.becomes(run, "failed", FOUND)
+
+
+def test_a_bridge_ends_although_redis_hangs_as_its_reaper_looks(world: World, tmp_path: Path) -> None:
+    with bridge(world.settings, tmp_path, APP) as reaping:
+        wait_until(lambda: world.server.client.exists(f"{world.settings.outbox.prefix}:reaper"), "it reaps")
+        world.server.send(signal.SIGSTOP)
+        try:
+            reaping.says("redis:")  # told as away
+            assert reaping.end() == 0
+        finally:
+            world.server.send(signal.SIGCONT)
