@@ -12,7 +12,7 @@ import httpx
 from bridge.errors import BatchTooLarge, KeyRefused, MessagesRefused, SupabaseUnavailable
 from bridge.exchange import exchange, retry_after
 from bridge.messages import Message
-from bridge.rows import headers_for, no_cookies
+from bridge.rest import headers_for, no_cookies
 from bridge.settings import SupabaseSettings
 
 BODY_LIMIT: Final = 1_000_000

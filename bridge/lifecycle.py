@@ -129,6 +129,11 @@ def published(identity: Identity, retries: object, eta: object) -> dict[str, Any
     return {"status": "scheduled" if eta else "queued", "state": "PENDING", **identity.fields()}
 
 
+def queued_again() -> dict[str, Any]:
+    """In its queue once more, without another attempt having been asked for."""
+    return {"status": "queued", "state": "PENDING"}
+
+
 def waiting(reason: str, position: int) -> dict[str, Any]:
     return {"status": "waiting", "state": "PENDING", "wait_reason": reason, "queue_position": position}
 

@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from pathlib import Path
 from typing import Any, Final, Protocol
 
-import httpx
-
 from bridge.errors import (
-    BatchRefused,
     BatchTooLarge,
-    KeyRefused,
     SchemaMissing,
-    SupabaseUnavailable,
-    TooMuchAtOnce,
 )
 from bridge.events import FINAL_STATUSES, Patch
-from bridge.exchange import exchange, retry_after
+from bridge.rest import Rest, remedy
 from bridge.settings import DEPLOYMENT, SupabaseSettings
 
 SCHEMA_VERSION: Final = 3
 _BODY_LIMIT: Final = 4_000_000
-_DATA_ERRORS: Final = ("22", "23", "P0")  # SQLSTATE classes: data, integrity, refused by a trigger
-_LIMIT_PASSED: Final = "54"  # the class of data that Postgres has no room for, an index row for one
-_TOO_SLOW: Final = ("57014", "55P03")  # the statement's time is up, or that of waiting for a lock
-_CODE: Final = re.compile(r"[A-Z0-9]{1,12}")
 
 Snapshot = dict[str, Any]
 """The whole public state of a run, numbered by its `seq`: the payload of a broadcast."""
@@ -96,18 +82,14 @@ class SupabaseRows:
         timeout: timedelta = timedelta(seconds=10),
         deployment: str = DEPLOYMENT,
     ) -> None:
-        self._url, self._within = settings.url, timeout.total_seconds()
-        self._deployment = deployment
-        self._client = httpx.AsyncClient(
-            headers=headers_for(settings), timeout=self._within, cookies=no_cookies()
-        )
+        self._rest, self._deployment = Rest(settings, timeout), deployment
 
     async def mirror(self, batch: Sequence[Patch]) -> list[Mirrored]:
         body = b'{"batch":[' + b",".join(_element(patch, self._deployment) for patch in batch) + b"]}"
         if len(body) > _BODY_LIMIT and len(batch) > 1:
             raise BatchTooLarge(f"the batch is {len(body)} bytes")
-        answer = await self._call("mirror_runs", body)
-        with self._as_ours():
+        answer = await self._rest.call("mirror_runs", body)
+        with self._rest.as_ours():
             results = [_mirrored(result) for result in answer]
             # What is not told of was not written, whatever answered in the database's place.
             if [result.run_id for result in results] != [patch.run_id for patch in batch]:
@@ -116,110 +98,22 @@ class SupabaseRows:
 
     async def snapshots(self, run_ids: Sequence[str]) -> list[Announcement]:
         body = json.dumps({"ids": list(run_ids)}).encode()
-        answer = await self._ask("run_snapshots", body)
-        with self._as_ours():
+        answer = await self._rest.ask("run_snapshots", body)
+        with self._rest.as_ours():
             return _announcements(answer)
 
     async def check(self) -> None:
-        version = await self._ask("taskcast_schema_version", b"{}")
+        version = await self._rest.ask("taskcast_schema_version", b"{}")
         if type(version) is not int:
-            raise not_supabase(self._url)
+            raise self._rest.not_supabase()
         if version < SCHEMA_VERSION:
             raise SchemaMissing(
                 f"the database has version {version} of the bridge's tables, this code needs "
-                f"{SCHEMA_VERSION}; {_remedy()}"
+                f"{SCHEMA_VERSION}; {remedy()}"
             )
 
     async def close(self) -> None:
-        await self._client.aclose()
-
-    @contextmanager
-    def _as_ours(self) -> Iterator[None]:
-        """Reading what a function of ours answers; another shape is none of its answers."""
-        try:
-            yield
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise not_supabase(self._url) from error
-
-    async def _ask(self, function: str, body: bytes) -> Any:
-        try:
-            return await self._call(function, body)
-        except (BatchRefused, BatchTooLarge) as error:  # of what holds no batch, no batch is the cause
-            raise SupabaseUnavailable(f"{self._url}/rest/v1 cannot be read: {error}") from error
-
-    async def _call(self, function: str, body: bytes) -> Any:
-        asked = exchange(self._client, f"{self._url}/rest/v1/rpc/{function}", body, self._within)
-        return await answered(asked, self._url)
-
-
-async def answered(asked: Awaitable[httpx.Response], url: str) -> Any:
-    """What the REST API of the project at `url` answers, read as JSON.
-
-    Raises:
-        SupabaseUnavailable: no answer, or none of Supabase's. Others as `error_of` says.
-    """
-    try:
-        response = await asked
-    except httpx.HTTPError as error:
-        raise SupabaseUnavailable(f"no answer from {url}/rest/v1 ({type(error).__name__})") from error
-    if response.status_code != 200:
-        raise error_of(response, url)
-    try:
-        return json.loads(response.content)
-    except (ValueError, RecursionError) as error:
-        raise not_supabase(url) from error
-
-
-def not_supabase(url: str) -> SupabaseUnavailable:
-    """Something answers that is no Supabase: a proxy's page, or half an answer."""
-    return SupabaseUnavailable(f"{url}/rest/v1 does not answer as Supabase does")
-
-
-def headers_for(settings: SupabaseSettings) -> dict[str, str]:
-    """Headers that authorize a request; a key of the new kind is no JWT and goes as `apikey` only."""
-    key = settings.key.get_secret_value()
-    headers = {"apikey": key, "content-type": "application/json"}
-    if not key.startswith("sb_"):
-        headers["authorization"] = f"Bearer {key}"
-    return headers
-
-
-def no_cookies() -> CookieJar:
-    """A jar that stays empty: a proxy's cookie, sent back, could spoil every later request."""
-    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
-
-
-def error_of(response: httpx.Response, url: str) -> Exception:
-    status = response.status_code
-    code, reason = _problem(response.content)
-    if status in (401, 403):
-        return KeyRefused(
-            f"{url} refuses the key ({status}); the bridge needs the project's secret key "
-            "(sb_secret_... or the legacy service_role JWT): set SUPABASE_SECRET_KEY"
-        )
-    if status == 404 and code in ("PGRST202", "PGRST205", "42883", "42P01"):
-        return SchemaMissing(f"the database at {url} lacks the bridge's tables and functions; {_remedy()}")
-    if status == 413:
-        return BatchTooLarge("the request is too large for the REST API")
-    if code[:2] == _LIMIT_PASSED or (400 <= status < 500 and code[:2] in _DATA_ERRORS):
-        return BatchRefused(code, reason)
-    if code in _TOO_SLOW:
-        return TooMuchAtOnce(f"{url}/rest/v1 takes too long over the batch ({code})")
-    return SupabaseUnavailable(f"{url}/rest/v1 answers {status} {code}".rstrip(), retry_after(response))
-
-
-def _problem(body: bytes) -> tuple[str, str]:
-    """The code and the text of an error in PostgREST's form, empty where it is none."""
-    try:
-        problem = json.loads(body)
-        code, reason = str(problem.get("code", "")), str(problem.get("message", ""))
-    except (ValueError, AttributeError, RecursionError):
-        return "", ""
-    return (code, reason) if _CODE.fullmatch(code) else ("", reason)
-
-
-def _remedy() -> str:
-    return f"apply the migrations: supabase --workdir {Path(__file__).parent} db push"
+        await self._rest.close()
 
 
 def _element(patch: Patch, deployment: str = DEPLOYMENT) -> bytes:

@@ -128,6 +128,12 @@ class BridgeSettings(_Settings):
         pattern=r"^[A-Za-z0-9_.-]{1,60}$",
         description="tells its rows from those of other deployments that share the Supabase project",
     )
+
+    @property
+    def limits_redis_url(self) -> str:
+        """Where limits and leases are kept."""
+        return self.limits.redis_url or self.outbox.redis_url
+
     expose_errors: bool = Field(
         default=False, description="show the text of any exception to the user, not only PublicError's"
     )

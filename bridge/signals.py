@@ -228,7 +228,7 @@ class Signals:
         if not self._follows(sender):
             return
         identity = self._bridge.identity_of(sender, request, None, None)
-        self._append(identity, request.get("retries"), {"status": "queued", "state": "PENDING"})
+        self._append(identity, request.get("retries"), lifecycle.queued_again())
 
     def lost(self, sender: Any, request: Any, store_result: bool) -> None:
         """The run was stopped, and its message was acked before: nobody will try it again."""
@@ -293,12 +293,12 @@ def _opened_when_ready(worker: Any, gatekeeper: Gatekeeper) -> None:
     ready = worker.ready_callback
 
     def opening(consumer: Any) -> None:
-        _close_at_end(worker.blueprint, gatekeeper)
         try:
             gatekeeper.open(consumer)
         except Exception:
             consumer.init_callback = opening  # Celery asks once, and may go on with another connection
             raise
+        _close_at_end(worker.blueprint, gatekeeper)
         ready(consumer)
 
     worker.ready_callback = opening

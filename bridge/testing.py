@@ -155,7 +155,8 @@ class MemoryRows:
 
     def _ancestors(self, row: Row) -> Iterator[Row]:
         for _ in range(_DEPTH):
-            above = self.rows.get(row["parent_id"] or "")
+            parent = row["parent_id"]
+            above = self.rows.get(parent) if isinstance(parent, str) else None
             if above is None:
                 return
             yield above

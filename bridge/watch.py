@@ -15,7 +15,8 @@ import httpx
 from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
 
 from bridge.errors import KeyRefused, SchemaMissing, SettingsError, SupabaseUnavailable
-from bridge.rows import answered, headers_for, not_supabase, storable
+from bridge.rest import answered, headers_for, not_supabase
+from bridge.rows import storable
 from bridge.settings import BridgeSettings, SupabaseSettings
 from bridge.text import LOG_LINE_LIMIT, public, shorten
 

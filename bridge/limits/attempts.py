@@ -11,7 +11,7 @@ from bridge.limits.gates import quoted
 
 def attempt_of(headers: Any) -> int:
     """The number of the attempt that a message is for."""
-    return Header.read(headers).earlier + counted(headers.get("retries")) + 1
+    return _number(Header.read(headers), headers)
 
 
 def member_of(headers: Any) -> str:
@@ -25,13 +25,19 @@ def member_held_by(holder: str) -> str:
     return holder.rpartition("#")[0]
 
 
+def task_id_of(member: str) -> str:
+    """The task id of an attempt, as it was quoted."""
+    return member.rsplit(":", 2)[0]
+
+
 def meta_of(request: Any, is_mirrored: bool) -> str:
     """What reports of an attempt need that are made by others than its worker."""
     run_id = run_uuid(request.id)
     root = run_uuid(request.root_id or request.id)
-    n = attempt_of(request.request_dict)
+    header = Header.read(request.request_dict)
+    n = _number(header, request.request_dict)
     mirror = "true" if is_mirrored else "false"
-    publication = Header.read(request.request_dict).publication or ""
+    publication = header.publication or ""
     return f'{{"id":"{run_id}","root":"{root}","n":{n},"mirror":{mirror},"p":"{publication}"}}'
 
 
@@ -49,3 +55,7 @@ def count_deaths(request: Any, deaths: int) -> bool:
     # Then it is told as of the last attempt that there was.
     note(request, earlier=Header.read(headers).earlier + deaths - (1 if used_up else 0))
     return bool(used_up)
+
+
+def _number(header: Header, headers: Any) -> int:
+    return header.earlier + counted(headers.get("retries")) + 1

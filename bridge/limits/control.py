@@ -42,7 +42,7 @@ class LimitControl:
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
-        self._url, self._scripts = _address(bridge.settings), _scripts(bridge.settings)
+        self._url, self._scripts = bridge.settings.limits_redis_url, _scripts(bridge.settings)
         self._targets = Targets(bridge, lambda: self._declared(self._scripts.known()))
 
     def survey(self, keys: int = 5) -> list[LimitState]:
@@ -138,18 +138,14 @@ def assume_nothing_runs(settings: BridgeSettings) -> None:
     that they have not told it of yet.
     """
     scripts = _scripts(settings)
-    with _asking(_address(settings)):
+    with _asking(settings.limits_redis_url):
         scripts.declare({}, settings.limits.lease, settings.limits.grant, nothing_runs=True)
         scripts.open(["start||"])
 
 
-def _address(settings: BridgeSettings) -> str:
-    return settings.limits.redis_url or settings.outbox.redis_url
-
-
 def _scripts(settings: BridgeSettings) -> ControlScripts:
     seconds = settings.limits.timeout.total_seconds()
-    redis = Redis.from_url(_address(settings), socket_timeout=seconds, socket_connect_timeout=seconds)
+    redis = Redis.from_url(settings.limits_redis_url, socket_timeout=seconds, socket_connect_timeout=seconds)
     return ControlScripts(redis, settings.outbox.prefix)
 
 

@@ -10,6 +10,7 @@ from redis import RedisError
 from bridge import lifecycle
 from bridge.lifecycle import WorkersLost
 from bridge.limits.answers import Ended, Victim
+from bridge.limits.attempts import task_id_of
 from bridge.limits.broker import Broker
 from bridge.limits.gates import quoted
 from bridge.limits.link import Link
@@ -41,7 +42,7 @@ class Endings:
     def replace(self, victims: tuple[Victim, ...]) -> None:
         """End runs that a newer one replaces, be they executing or waiting."""
         for victim in victims:
-            task_id = victim.member.rsplit(":", 2)[0]
+            task_id = task_id_of(victim.member)
             if victim.worker:
                 self._bridge.app.control.revoke(unquote(task_id), terminate=True)
             else:
@@ -64,7 +65,7 @@ class Endings:
 
     def _end_lost(self, ended: Ended) -> None:
         """A run that was acked before it executed, and whose worker died: nobody will try it again."""
-        task_id = unquote(ended.member.rsplit(":", 2)[0])
+        task_id = unquote(task_id_of(ended.member))
         self._bridge.app.backend.mark_as_failure(task_id, WorkersLost())
         self._bridge.signals.told_of(ended.meta, lifecycle.failed(WorkersLost(), expose=False))
         self._link.scripts.forget(ended.member)

@@ -51,9 +51,8 @@ class Fence:
 
     @cached_property
     def _redis(self) -> Redis:
-        limits = self._settings.limits
-        seconds = limits.timeout.total_seconds()
-        url = limits.redis_url or self._settings.outbox.redis_url
+        seconds = self._settings.limits.timeout.total_seconds()
+        url = self._settings.limits_redis_url
         once = Retry(NoBackoff(), 0)  # a body waits for it when it ends
         return Redis.from_url(url, socket_timeout=seconds, socket_connect_timeout=seconds, retry=once)
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis import RedisError
 from redis.exceptions import ConnectionError
 
+from bridge import lifecycle
 from bridge.limits.answers import Ask, Unacked
 from bridge.limits.attempts import member_held_by, note
 from bridge.limits.broker import Broker
@@ -181,7 +182,7 @@ class Leases:
 
     def queued_again(self, meta: str) -> None:
         """A run whose worker died waits in its queue again."""
-        self._bridge.signals.told_of(meta, {"status": "queued", "state": "PENDING"})
+        self._bridge.signals.told_of(meta, lifecycle.queued_again())
 
     def publish(self) -> None:
         """Hand granted runs to a broker that is not the limits' Redis."""

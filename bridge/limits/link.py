@@ -33,7 +33,7 @@ class Link:
     ) -> None:
         self.settings = settings.limits
         self.worker = f"{quoted(hostname)}!{secrets.token_hex(4)}"
-        self.url = self.settings.redis_url or settings.outbox.redis_url
+        self.url = settings.limits_redis_url
         seconds = self.settings.timeout.total_seconds()
         self.redis = Redis.from_url(
             self.url, socket_timeout=seconds, socket_connect_timeout=seconds,

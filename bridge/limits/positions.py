@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from bridge.events import Patch
-from bridge.lifecycle import waiting
+from bridge.lifecycle import queued_again, waiting
 from bridge.limits.answers import Moved
 from bridge.limits.reasons import reason
 from bridge.limits.scripts import LimitScripts
@@ -68,4 +68,4 @@ def _turns(moved: Moved) -> list[dict[str, Any]]:
     place = {"wait_reason": reason(moved.gate), "queue_position": moved.position}
     if not moved.is_news:
         return [place]
-    return [{"status": "queued", "state": "PENDING"}, waiting(reason(moved.gate), moved.position)]
+    return [queued_again(), waiting(reason(moved.gate), moved.position)]

@@ -20,7 +20,6 @@ from bridge.reaper.whereabouts import Lookout
 
 log = logging.getLogger(__name__)
 
-_QUEUED: Final = {"status": "queued", "state": "PENDING"}
 _DERIVED: Final = 5  # version of a UUID that stands for a task id of another form, see `events.run_uuid`
 
 
@@ -48,7 +47,7 @@ class Mending:
 
     def _truth(self, run: QuietRun, verdict: Verdict) -> tuple[dict[str, Any], list[LogLine]]:
         if verdict is Verdict.QUEUED:
-            return _QUEUED, []
+            return lifecycle.queued_again(), []
         if verdict is Verdict.WAITING:
             gate, position = self._lookout.line_of(run.run_id) or ("", 1)
             return lifecycle.waiting(reason(gate) if gate else "Waiting.", position), []

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-import httpx
-
-from bridge.rows import answered, headers_for, no_cookies, not_supabase
+from bridge.rest import Rest
 from bridge.settings import SupabaseSettings
 
 _PAGE: Final = 20_000
@@ -45,14 +44,8 @@ class QuietRows:
     def __init__(
         self, settings: SupabaseSettings, timeout: timedelta, deployment: str, quiet: timedelta
     ) -> None:
-        self._url = settings.url
+        self._rest = Rest(settings, timeout)
         self._asked = {"deployment": deployment, "quiet": quiet.total_seconds()}
-        self._client = httpx.AsyncClient(
-            base_url=f"{settings.url}/rest/v1/rpc/",
-            headers=headers_for(settings),
-            timeout=timeout.total_seconds(),
-            cookies=no_cookies(),
-        )
 
     async def runs(self) -> AsyncIterator[QuietRun]:
         """All of them, page by page.
@@ -62,7 +55,7 @@ class QuietRows:
         """
         after = _FIRST
         while True:
-            found = await self._call("quiet_runs", {**self._asked, "after": after, "most": _PAGE})
+            found = await self._ask("quiet_runs", {**self._asked, "after": after, "most": _PAGE})
             for run in self._read(_run, found):
                 after = run.run_id
                 yield run
@@ -71,25 +64,23 @@ class QuietRows:
 
     async def tickets(self) -> list[Ticket]:
         """Those that were claimed longest ago; raises as `runs` does."""
-        found = await self._call("quiet_tickets", {**self._asked, "most": _TICKETS})
+        found = await self._ask("quiet_tickets", {**self._asked, "most": _TICKETS})
         return self._read(lambda each: Ticket(str(UUID(each["id"])), each["claimed_at"]), found)
 
     async def return_tickets(self, tickets: Sequence[Ticket]) -> int:
         """Give tickets back that nothing has happened to since; returns how many."""
         plain = [{"id": each.ticket_id, "claimed_at": each.claimed_at} for each in tickets]
-        return int(await self._call("return_tickets", {"tickets": plain}))
+        return int(await self._ask("return_tickets", {"tickets": plain}))
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._rest.close()
 
-    async def _call(self, function: str, arguments: dict[str, Any]) -> Any:
-        return await answered(self._client.post(function, json=arguments), self._url)
+    async def _ask(self, function: str, arguments: dict[str, Any]) -> Any:
+        return await self._rest.ask(function, json.dumps(arguments).encode())
 
     def _read(self, read: Any, found: Any) -> list[Any]:
-        try:
+        with self._rest.as_ours():
             return [read(each) for each in found]
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise not_supabase(self._url) from error
 
 
 def _run(found: dict[str, Any]) -> QuietRun:

@@ -22,8 +22,8 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import RedisError
 
+from bridge import lifecycle
 from bridge.backoff import Outage
-from bridge.errors import BatchRefused, BatchTooLarge
 from bridge.extension import Bridge
 from bridge.limits.custody import restore_orphans
 from bridge.limits.scripts import LimitScripts
@@ -41,9 +41,7 @@ LEASES_QUIET: Final = 2
 LEASES_APART: Final = 2
 _IDLE: Final = 5  # times as long as a look took, so that looking at very many runs leaves room for writing
 
-_OUTAGES: Final = (
-    *WAITED_OUT, BatchTooLarge, BatchRefused, OperationalError, RedisError, OutboxUnavailable
-)  # fmt: skip
+_OUTAGES: Final = (*WAITED_OUT, OperationalError, RedisError, OutboxUnavailable)
 
 
 class Reaper:
@@ -55,7 +53,7 @@ class Reaper:
         self._lease = settings.limits.lease
         seconds = settings.limits.timeout.total_seconds()
         self._limits = Redis.from_url(
-            settings.limits.redis_url or settings.outbox.redis_url,
+            settings.limits_redis_url,
             socket_timeout=seconds, socket_connect_timeout=seconds,
         )  # fmt: skip
         self._scripts = LimitScripts(self._limits, settings.outbox.prefix)
@@ -112,7 +110,7 @@ class Reaper:
             log.warning("%d workers are gone, and none is left", swept.buried)
             restore_orphans(self._bridge.app, self._limits, f"{root}unacked", f"{root}workers")
         for meta in swept.died:
-            self._bridge.signals.told_of(meta, {"status": "queued", "state": "PENDING"})
+            self._bridge.signals.told_of(meta, lifecycle.queued_again())
 
     # Looking
 

@@ -35,17 +35,15 @@ def verdict_on(run: QuietRun, seen: Whereabouts, comes_back: bool) -> Verdict | 
     if place is Place.KEPT or not seen.knows_workers:
         return None
     if place is Place.WAITING:
-        return _unless(run, "waiting", Verdict.QUEUED if run.status in _STARTED else Verdict.WAITING)
+        if run.status == "waiting":
+            return None
+        return Verdict.QUEUED if run.status in _STARTED else Verdict.WAITING
     if place is Place.QUEUED:
         return Verdict.QUEUED if run.status in _STARTED or run.status == "waiting" else None
     if not seen.knows_messages:  # it may lie in a queue that nobody can look into
         lost = Verdict.QUEUED if comes_back else Verdict.WORKER_LOST
         return lost if run.status in _STARTED else None
     return Verdict.WORKER_LOST if run.status in _STARTED else Verdict.STALLED
-
-
-def _unless(run: QuietRun, status: str, verdict: Verdict) -> Verdict | None:
-    return None if run.status == status else verdict
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ from celery import Celery
 from redis import Redis
 
 from bridge.events import run_uuid
+from bridge.limits.attempts import task_id_of
 from bridge.limits.broker import GRANTED
 
 log = logging.getLogger(__name__)
@@ -209,7 +210,7 @@ def _task_id_of(message: Any) -> str | None:
 
 def _task_id(member: str) -> str:
     """The task id of an attempt, or of what it holds its slots under."""
-    return unquote(member.rsplit(":", 2)[0])
+    return unquote(task_id_of(member))
 
 
 def _text(raw: bytes | str) -> str:

@@ -8,7 +8,7 @@ import json
 from copy import deepcopy
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bridge.events import (
@@ -168,6 +168,7 @@ def test_any_bytes_are_a_patch_or_a_bad_entry(raw: bytes) -> None:
         assert decode("1-0", raw).run_id
 
 
+@example([json.dumps({"id": RUNS[0], "n": 1, "at": 1.0, "set": {"parent_id": [None]}}).encode()], None)
 @given(st.lists(near_entries, max_size=6), st.none() | st.sampled_from(["1-0", "9-0", "", "9" * 30, "a"]))
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_is_nearly_an_entry_is_written_or_set_apart(raws: list[bytes], first: str | None) -> None:

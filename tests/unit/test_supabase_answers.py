@@ -512,7 +512,7 @@ async def outcome(asked: Awaitable[Any]) -> Any:
 def test_whatever_rest_answers_is_a_result_or_one_of_its_errors(answer: tuple[int, Any, bytes]) -> None:
     async def asked() -> list[Any]:
         rows = SupabaseRows(SupabaseSettings(url=URL, key=JWT))  # type: ignore[arg-type]
-        rows._client._transport = Answering(*answer)
+        rows._rest._client._transport = Answering(*answer)
         patches = [Patch(run, 1, 0.0) for run in RUNS]
         found = [await outcome(each) for each in (rows.mirror(patches), rows.snapshots(RUNS), rows.check())]
         await rows.close()
