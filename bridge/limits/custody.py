@@ -58,22 +58,24 @@ class Custody:
 
     def restore_strays(self) -> int:
         """Give back what this worker had taken over a connection that broke; returns how many messages."""
-        if not self.keys or self._consumer is None or self._consumer.task_consumer is None:
+        consuming = None if self._consumer is None else self._consumer.task_consumer
+        if not self.keys or consuming is None:
             return 0  # not open yet, or without a connection
         with self._app.connection_for_write() as connection:
             channel: Any = connection.default_channel
             tags = {_text(tag) for tag in channel.client.zrange(self.keys[1], 0, -1)}
-            strays = tags - self._known_tags()
+            strays = tags - _known_tags(consuming.channel)
             lost = strays & self._strays  # a message on its way in is not known yet
             self._strays = strays - lost
             return _give_back(channel, self.keys, lost)
 
-    def _known_tags(self) -> set[str]:
-        channel = self._consumer.task_consumer.channel
-        known = {str(tag) for tag in channel.qos._delivered}
-        for requests in (active_requests, reserved_requests, scheduled_requests):
-            known |= {str(request.message.delivery_tag) for request in tuple(requests)}
-        return known
+
+
+def _known_tags(channel: Any) -> set[str]:
+    known = {str(tag) for tag in channel.qos._delivered}
+    for requests in (active_requests, reserved_requests, scheduled_requests):
+        known |= {str(request.message.delivery_tag) for request in tuple(requests)}
+    return known
 
 
 def _keep_at_connection_loss(consumer: Any) -> None:

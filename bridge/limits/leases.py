@@ -116,7 +116,12 @@ class Leases:
         execution = self._executing.pop(request.holder, None) if request.holder else None
         if execution is None:
             return
-        if request.acknowledged and not execution.ask.units and execution.is_told:
+        if (
+            request.acknowledged
+            and not execution.is_given_back
+            and not execution.ask.units
+            and execution.is_told
+        ):
             self._gather(execution.holder)
         elif not self._link.is_up or not self._free(execution):  # the consumer's loop waits for Redis once
             self._unreleased.append(execution)
@@ -176,7 +181,7 @@ class Leases:
             if holder not in self._executing and member_held_by(holder) not in unanswered
         }
         for holder in unknown & self._unknown:
-            scripts.release(worker, holder, known[holder])
+            scripts.release(worker, holder, known[holder], is_over=False)
             log.warning("a slot that nobody here uses is free again (%s)", holder)
         self._unknown = unknown
 
@@ -217,12 +222,16 @@ class Leases:
     def _free(self, execution: Execution, unacked: Unacked | None = None) -> bool:
         """Release an execution's slots, and ack its message; False when Redis is away."""
         ask, scripts = execution.ask, self._link.scripts
+        comes_again = not execution.request.acknowledged and unacked is None
+        is_over = not comes_again and not execution.is_given_back
         try:
-            if not execution.request.acknowledged and unacked is None:
+            if comes_again:
                 scripts.disown(execution.holder)  # its message will be delivered again
             elif not execution.is_told:
                 self._restore(execution.holder, execution)  # or its end would not be remembered
-            outgoing = scripts.release(ask.worker, execution.holder, ask.lane, unacked=unacked)
+            outgoing = scripts.release(
+                ask.worker, execution.holder, ask.lane, unacked=unacked, is_over=is_over
+            )
         except RedisError as error:
             self._link.lost(error)
             return False

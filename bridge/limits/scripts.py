@@ -67,7 +67,7 @@ class LimitScripts:
         return bool(self._own_connection.call(self._script("limits_lease"), arguments))
 
     def end(self, worker: str, holders: Sequence[str], tombstone: timedelta = TOMBSTONE) -> None:
-        """End executions that hold no slots."""
+        """End executions that hold no slots, and whose messages will not come back on purpose."""
         self._call("limits_end", worker, milliseconds(tombstone), *holders)
 
     def release(
@@ -77,9 +77,15 @@ class LimitScripts:
         lane: str,
         tombstone: timedelta = TOMBSTONE,
         unacked: Unacked | None = None,
+        *,
+        is_over: bool = True,
     ) -> int:
-        """Free an execution's slots, and ack its message; returns how many granted runs are unpublished."""
-        arguments: tuple[Any, ...] = (self.root, worker, holder, lane, milliseconds(tombstone))
+        """Free an execution's slots, and ack its message; returns how many granted runs are unpublished.
+
+        What is over has ended even if it was taken for lost meanwhile: what comes back of it starts nothing.
+        """
+        over = "1" if is_over else ""
+        arguments: tuple[Any, ...] = (self.root, worker, holder, lane, milliseconds(tombstone), over)
         if unacked is not None:
             arguments += (unacked.hash, unacked.index, unacked.tag)
         return int(self._own_connection.call(self._script("limits_release"), arguments))

@@ -1,7 +1,7 @@
 -- Takes slots again, above the limit if need be, for an execution that is known to live: the truth wins.
 -- A run that was taken for lost meanwhile waits no more and is granted no more; its message is a second copy.
 -- One that others have executed to its end meanwhile, or given up, is left as it is.
--- requires limits_clock, limits_gates, limits_lanes
+-- requires limits_clock, limits_gates, limits_lanes, limits_ends
 -- KEYS    1: prefix of all keys
 -- ARGV    1: worker, 2: holder, 3: lane, 4: units, comma-separated, 5: priority, 6: what reports of it need,
 --         7: '1' when its message was acked before it executed
@@ -13,20 +13,14 @@ local run = run_key(member)
 for _, gate in ipairs(slots_of(lane)) do redis.call('ZADD', P .. 'slots:' .. gate, 'NX', now, holder) end
 keep_held(holder, lane, worker, now)
 
-local known = redis.call('HMGET', run, 'state', 'message', 'holder', 'lane')
+local known = redis.call('HMGET', run, 'state', 'message')
 local state, message = known[1], known[2]
+local is_recalled = call_off(member, now)
 if state == 'waiting' or state == 'granted' then
-  if state == 'waiting' then
-    leave_line(member, lane, now)
-  else
-    redis.call('ZREM', P .. 'grants', member)
-    redis.call('LREM', P .. 'outgoing', 0, member)
-    give_back(known[3], known[4])
-  end
   hold(member, holder, lane, worker, now)
   if message then redis.call('HSET', run, 'message', message) end
   wake(split(lane), now)
-elseif not state or state == 'lost' or state == 'returned' then
+elseif not state or is_recalled then
   redis.call('HSET', run, 'number', next_number(), 'priority', ARGV[5], 'units', ARGV[4], 'since', now)
   hold(member, holder, lane, worker, now)
 end

@@ -48,9 +48,10 @@ class Both:
         assert set(running) <= set(told.running)
         return answer
 
-    def release(self, worker: str, holder: str, lane: str) -> None:
-        commands.release(self.model, worker, self.twin[holder], lane)
-        assert self.scripts.release(worker, holder, lane) == len(self.model.outgoing)
+    def release(self, worker: str, holder: str, lane: str, is_over: bool) -> None:
+        commands.release(self.model, worker, self.twin[holder], lane, is_over)
+        found = self.scripts.release(worker, holder, lane, is_over=is_over)
+        assert found == len(self.model.outgoing)
 
     def disown(self, holder: str) -> None:
         assert self.scripts.disown(holder) == commands.disown(self.model, self.twin[holder])

@@ -61,12 +61,12 @@ def _holds(model: Model, holder: str, task: str) -> bool:
     return run is not None and bool(run.worker) and run.lane.split()[0] == task
 
 
-def release(model: Model, worker: str, holder: str, lane: str) -> None:
+def release(model: Model, worker: str, holder: str, lane: str, is_over: bool) -> None:
     _drop_held(model, worker, holder)
-    model.give_back(holder, lane)
     run = model.runs.get(member_of(holder))
-    if run and run.holder == holder:
-        model.runs[member_of(holder)] = Run("done")
+    if run and (run.holder == holder or is_over):
+        _end(model, member_of(holder), run, holder)
+    model.give_back(holder, lane)
     model.wake(slots_of(lane))
 
 
@@ -108,6 +108,21 @@ def restore(model: Model, worker: str, holder: str, lane: str, units: tuple[int,
         model.hold(member, holder, lane, worker)
         run.message = message
         model.wake(split(lane))
+
+
+def _end(model: Model, member: str, run: Run, holder: str) -> None:
+    was_lost = run.holder != holder
+    if was_lost and run.state == "waiting":
+        model.leave_line(member)
+    elif was_lost and run.state == "granted":
+        _not_granted(model, member)
+        model.give_back(run.holder, run.lane)
+    elif was_lost and run.state not in ("lost", "returned"):
+        return
+    model.ending.pop(member, None)
+    model.runs[member] = Run("done")
+    if was_lost:
+        model.wake(split(run.lane))
 
 
 def _not_granted(model: Model, member: str) -> None:

@@ -204,7 +204,7 @@ class World:
 
     def end(self, worker: Worker, holder: str) -> None:
         execution = worker.runs.pop(holder)
-        self.both.release(worker.name, holder, execution.spec.lane)
+        self.both.release(worker.name, holder, execution.spec.lane, is_over=not execution.returned)
         if not execution.returned:
             self.ack(execution.spec, execution.message)
             self.ended.add(execution.spec.member)
