@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from celery import Celery, chord, uuid
+from celery import Celery, chain, uuid
 from celery.contrib.testing.worker import start_worker
 from redis import Redis
 
@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 settings = BridgeSettings.model_validate_json(os.environ[SETTINGS])
 url = settings.outbox.redis_url
 app = Celery("embedded", broker=url, backend=url)
-Bridge(app, settings)
+bridge = Bridge(app, settings)
 
 
 @app.task
@@ -54,11 +54,18 @@ def limits(pool: str) -> list[list[Any]]:
     return results
 
 
+def executions(run: str) -> list[Any]:
+    """Those of a run in this worker."""
+    admission = bridge.admission
+    return admission.leases.requests_of(run) if admission is not None else []
+
+
 def anew(pool: str) -> int:
-    """The same signatures, with the same ids, each time that the runs before have ended."""
+    """The same signatures, with the same ids, each time that the runs before have ended here."""
     key = uuid()
-    canvas = chord([free.s(1), free.s(2)], count.si(key))
-    canvas.freeze()
+    canvas = chain(free.s(1), count.si(key))
+    last = canvas.freeze()
+    runs = [last.parent.id, last.id]
     with (
         start_worker(app, pool=pool, concurrency=1, perform_ping_check=False, shutdown_timeout=30),
         Redis.from_url(url) as client,
@@ -66,8 +73,9 @@ def anew(pool: str) -> int:
         for times in (1, 2, 3):
             canvas.apply_async()
             wait_until(
-                lambda times=times: client.get(key) == b"%d" % times, f"the body ran {times} times", 20
+                lambda times=times: client.get(key) == b"%d" % times, f"the last one ran {times} times", 20
             )
+            wait_until(lambda: not any(map(executions, runs)), "both have ended", 20)
     return times
 
 
