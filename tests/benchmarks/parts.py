@@ -69,10 +69,10 @@ def environment(client: redis.Redis, plain: bool = False, log: str = "") -> dict
 
 @contextmanager
 def worker(
-    env: dict[str, str], slots: int, name: str = "w", arguments: Sequence[str] = ()
+    env: dict[str, str], slots: int, name: str = "w", arguments: Sequence[str] = (), app: str = APP
 ) -> Iterator[psutil.Process]:
     """A prefork worker that is ready."""
-    command = [sys.executable, "-m", "celery", "-A", APP, "worker", "-c", str(slots), "-n", f"{name}@%h"]
+    command = [sys.executable, "-m", "celery", "-A", app, "worker", "-c", str(slots), "-n", f"{name}@%h"]
     command += ["-l", "INFO", "--without-gossip", "--without-mingle", *arguments]
     with tempfile.TemporaryFile() as output:
         popen = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
