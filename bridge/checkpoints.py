@@ -8,10 +8,10 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from redis import Redis
-from redis.client import Pipeline
 
 from bridge.checkpoint import Checkpoint, Counts, Kept
 from bridge.events import Patch
+from bridge.limits.own_connection import Command
 from bridge.scripts import milliseconds, source
 
 STAYS: Final = timedelta(hours=1)
@@ -46,16 +46,17 @@ class RedisCheckpoints:
         args: Any = [checkpoint.nesting, checkpoint.turn, checkpoint.state, told, self._ttl]
         return bool(self._save(keys=[self._key(checkpoint)], args=args) == 1)
 
-    def note(self, pipe: Pipeline, patch: Patch) -> None:
-        """Before a report of progress is appended: how far the bar of a run with a checkpoint will be."""
+    def note(self, patch: Patch) -> Command | None:
+        """What comes before a report of progress: how far the bar of a run with a checkpoint will be."""
         checkpoint = self._known.get(patch.run_id)
         if checkpoint is None or checkpoint.state is None or checkpoint.attempt != patch.attempt:
-            return
+            return None
         counts = patch.fields.get("current"), patch.fields.get("total")
-        if counts[0] is not None:
-            args = checkpoint.nesting, checkpoint.turn, _written(counts)
-            # Not as a registered script, which would ask Redis whether it knows it each time.
-            pipe.eval(self._note_told, 1, self._key(checkpoint), *args)
+        if counts[0] is None:
+            return None
+        args = checkpoint.nesting, checkpoint.turn, _written(counts)
+        # Not as a registered script, as nobody would bring it to a Redis that has forgotten it.
+        return "EVAL", self._note_told, 1, self._key(checkpoint), *args
 
     def _key(self, checkpoint: Checkpoint) -> str:
         return checkpoint_key(self._prefix, checkpoint.run_id)

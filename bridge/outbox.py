@@ -18,6 +18,7 @@ from bridge.clock import SharedClock
 from bridge.errors import TaskcastError
 from bridge.events import Patch, encode
 from bridge.fullness import outbox_gauge
+from bridge.limits.own_connection import Command, OwnConnection
 from bridge.settings import OutboxSettings
 
 log = logging.getLogger(__name__)
@@ -81,35 +82,42 @@ class RedisOutbox:
         self._redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=seconds, socket_connect_timeout=seconds
         )
+        self._own_connection = OwnConnection(self._redis)
         self._checkpoints = RedisCheckpoints(self._redis, settings.prefix, settings.checkpoint_ttl)
+        self._streams = [stream_key(settings.prefix, number) for number in range(settings.partitions)]
         self._lengths: dict[str, int] = {}  # of the streams that this process appends to
         self._asked_at = self._save_at = -math.inf
         self._gauge = outbox_gauge()
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Append without any trimming; once a second the lengths of the streams are asked for on the way."""
-        settings = self._settings
-        pipe = self._redis.pipeline(transaction=False)
-        ahead = self._clock.ahead() if self._clock is not None else 0.0
-        for root_id, patch in entries:
-            raw = _raw(earlier(patch, ahead) if ahead else patch)
-            if raw is not None:
-                key = stream_key(settings.prefix, partition_of(root_id, settings.partitions))
-                self._lengths.setdefault(key, 0)
-                self._checkpoints.note(pipe, patch)
-                pipe.xadd(key, {ENTRY_FIELD: raw})
+        commands = self._commands(entries)
         now = time.monotonic()
         asked = list(self._lengths) if now - self._asked_at >= self._ASK_EVERY else []
-        for key in asked:
-            pipe.xlen(key)
+        commands += [("XLEN", key) for key in asked]
+        if not commands:
+            return
         try:
-            answers = pipe.execute()
+            answers = self._own_connection.send(commands)
         except redis.RedisError as error:
             raise OutboxUnavailable(f"Redis took no run events ({type(error).__name__})") from error
         if asked:
             self._asked_at = now
             self._lengths.update(zip(asked, answers[-len(asked) :], strict=True))
-            self._gauge.note(max(self._lengths.values()) / settings.max_length)
+            self._gauge.note(max(self._lengths.values()) / self._settings.max_length)
+
+    def _commands(self, entries: Sequence[Entry]) -> list[Command]:
+        ahead = self._clock.ahead() if self._clock is not None else 0.0
+        commands: list[Command] = []
+        for root_id, patch in entries:
+            raw = _raw(earlier(patch, ahead) if ahead else patch)
+            if raw is not None:
+                key = self._streams[partition_of(root_id, len(self._streams))]
+                self._lengths.setdefault(key, 0)
+                if (note := self._checkpoints.note(patch)) is not None:
+                    commands.append(note)
+                commands.append(("XADD", key, "*", ENTRY_FIELD, raw))
+        return commands
 
     def fullness(self) -> float:
         """As last asked; unknown, so 0, a while later, or progress that is shed would never ask again."""

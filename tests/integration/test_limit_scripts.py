@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 import redis
-from redis.exceptions import ConnectionError, TimeoutError
+from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from bridge.limits.answers import Ask, Parcel
 from bridge.limits.own_connection import OwnConnection
@@ -24,6 +24,13 @@ LEASE = timedelta(minutes=1)
 def client(stack: RunningStack) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(stack.redis_url, socket_timeout=0.5) as client:
         yield client
+
+
+@pytest.fixture
+def key(client: redis.Redis) -> Iterator[str]:
+    key = f"test-{secrets.token_hex(4)}"
+    yield key
+    client.delete(key)
 
 
 @pytest.fixture
@@ -75,6 +82,40 @@ def test_a_command_whose_answer_is_lost_is_not_called_again(client: redis.Redis)
         connection.call(script, (key,))
     assert connection.call(script, (key,)) == 3
     client.delete(key)
+
+
+def test_commands_that_may_come_twice_are_sent_again_when_the_connection_was_cut(
+    client: redis.Redis, key: str
+) -> None:
+    connection = OwnConnection(client, idle=60)
+    for number in range(1, 3):
+        assert connection.send([("INCR", key), ("GET", key)]) == [number, b"%d" % number]
+        client.client_kill_filter(_type="normal", skipme=True)
+
+
+def test_an_error_among_replies_leaves_none_behind(client: redis.Redis, key: str) -> None:
+    connection = OwnConnection(client)
+    with pytest.raises(ResponseError):
+        connection.send([("SET", key, "text"), ("INCR", key), ("GET", key)])
+    assert connection.send([("GET", key)]) == [b"text"]
+
+
+def test_who_finds_the_connection_taken_sends_by_the_client(client: redis.Redis, key: str) -> None:
+    connection = OwnConnection(client)
+    with connection._taken:
+        assert connection.send([("INCR", key), ("INCR", key)]) == [1, 2]
+
+
+def test_a_fork_uses_neither_socket_nor_lock_of_its_parent(client: redis.Redis, key: str) -> None:
+    connection = OwnConnection(client)
+    connection.send([("SET", key, 0)])
+    with connection._taken:
+        child = os.fork()
+        if child == 0:
+            replies = connection.send([("INCR", key)])
+            os._exit(0 if replies == [1] and not connection._taken.locked() else 1)
+        assert os.waitpid(child, 0) == (child, 0)
+    assert connection.send([("GET", key)]) == [b"1"]
 
 
 def test_a_reply_that_came_too_late_is_nobodys(
