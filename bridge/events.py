@@ -25,9 +25,11 @@ STATUSES: Final = FINAL_STATUSES | {
 }
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
+UUID_TEXT: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""A UUID as `str(UUID(...))` writes it."""
+
 _JSON: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _SEQUENCE_BITS: Final = 20
-_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _STREAM_ID: Final = re.compile(r"([0-9]{1,14})-([0-9]{1,20})")
 
 DEEPEST: Final = 100
@@ -128,7 +130,7 @@ def run_uuid(task_id: object) -> str:
     '5f7c2b1e-0000-4000-8000-000000000001'
     """
     text = str(task_id)
-    if _UUID.fullmatch(text):
+    if UUID_TEXT.fullmatch(text):
         return text
     try:
         return str(UUID(text))

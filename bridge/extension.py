@@ -15,7 +15,7 @@ from kombu.utils.imports import symbol_by_name
 from bridge.appender import Appender
 from bridge.clock import SharedClock
 from bridge.errors import ArgumentError, SettingsError
-from bridge.header import HEADER, Header, counted
+from bridge.header import HEADER, Header, counted, holder_in
 from bridge.lifecycle import Identity, started
 from bridge.limits.admission import Admission
 from bridge.limits.control import LimitControl
@@ -124,7 +124,7 @@ class Bridge:
         nesting = counted(request.replaced_task_nesting)
         run = Run(identity, attempt, self.appender, self.outbox, interval, nesting, is_first)
         run.problem = problem
-        run.holder = Header.read({HEADER: request.get(HEADER)}).holder
+        run.holder = holder_in(request.get(HEADER))
         run.outer = outer
         run.chained = _goes_on_as_one_task(request.chain)
         if not is_first:
@@ -144,14 +144,14 @@ class Bridge:
         get = request.get
         headers = {"id": get("id"), "root_id": get("root_id"), HEADER: get(HEADER)}
         declared = self.declaration(task)
-        arguments = {} if args is None and kwargs is None else declared.arguments(args or (), kwargs or {})
+        given = None if args is None and kwargs is None else (args or (), kwargs or {})
         queue = (get("delivery_info") or {}).get("routing_key")
-        return identify(task.name, declared, task.max_retries, headers, arguments, queue, around)
+        return identify(task.name, declared, task.max_retries, headers, given, queue, around)
 
     def identity_of_message(self, name: str, task_id: str, headers: Mapping[str, Any]) -> Identity:
         """The identity of a run from the headers of a message that no task takes."""
         known = {"id": task_id, "root_id": headers.get("root_id"), HEADER: headers.get(HEADER)}
-        return identify(name, self._undeclared, None, known, {}, None)
+        return identify(name, self._undeclared, None, known, None, None)
 
 
 def _goes_on_as_one_task(chain: Any) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from bridge.events import DEEPEST_VALUE, is_deeper
+from bridge.events import DEEPEST_VALUE, UUID_TEXT, is_deeper
 from bridge.options import CHANNEL
 from bridge.text import public_json
 
@@ -36,7 +36,6 @@ class Header:
     earlier: int = 0  # attempts that were made under this id before Celery began to count anew
     metadata: Mapping[str, Any] | None = None
     tags: tuple[str, ...] = ()
-    holder: str | None = None  # the lease under which the worker executes it
     publication: str | None = None  # the same in each copy of a message, another when the run is sent anew
 
     @classmethod
@@ -44,8 +43,7 @@ class Header:
         raw = headers.get(HEADER)
         if not isinstance(raw, dict):
             return _EMPTY
-        channel, tags, holder = raw.get("channel"), raw.get("tags"), raw.get("holder")
-        publication = raw.get("publication")
+        channel, tags, publication = raw.get("channel"), raw.get("tags"), raw.get("publication")
         return cls(
             user_id=_uuid(raw.get("user_id")),
             channel=channel if isinstance(channel, str) and CHANNEL.fullmatch(channel) else None,
@@ -53,7 +51,6 @@ class Header:
             earlier=counted(raw.get("earlier")),
             metadata=_metadata(raw.get("metadata")),
             tags=_tags(tags) if isinstance(tags, (list, tuple)) else (),
-            holder=holder if isinstance(holder, str) and len(holder) <= 1_000 else None,
             publication=publication
             if isinstance(publication, str) and _PUBLICATION.fullmatch(publication)
             else None,
@@ -63,6 +60,12 @@ class Header:
 _EMPTY: Final = Header()
 
 
+def holder_in(raw: object) -> str | None:
+    """The lease under which the worker executes a run, from the header that it was handed."""
+    holder = raw.get("holder") if isinstance(raw, dict) else None
+    return holder if isinstance(holder, str) and len(holder) <= 1_000 else None
+
+
 def counted(value: object) -> int:
     """A count of attempts as it was meant; 0 where it is none."""
     is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_ATTEMPTS
@@ -70,8 +73,10 @@ def counted(value: object) -> int:
 
 
 def _uuid(value: object) -> str | None:
+    if not isinstance(value, str):
+        return None
     try:
-        return str(UUID(value)) if isinstance(value, str) else None
+        return value if UUID_TEXT.fullmatch(value) else str(UUID(value))
     except ValueError:
         return None
 

@@ -103,6 +103,14 @@ class Declaration:
             arguments.update(arguments.pop(self._rest))
         return arguments
 
+    def takes(self, name: str) -> bool:
+        """Whether a run may have an argument of this name."""
+        return self._names is None or self._rest is not None or name in self._names
+
+    @cached_property
+    def _names(self) -> frozenset[str] | None:
+        return frozenset(self.signature.parameters) if self.signature is not None else None
+
     @cached_property
     def _rest(self) -> str | None:
         parameters = self.signature.parameters.values() if self.signature else ()

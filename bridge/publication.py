@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,6 +17,9 @@ from bridge.text import public, shorten
 _INPUT_FILE = "input_file"
 _LONGEST = 2_000
 _NOBODYS = Identity(run_id="", root_id="", task="")
+
+Given = tuple[Iterable[Any], Mapping[str, Any]]
+"""The positional and the named arguments of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +41,8 @@ def publication(
 ) -> Publication:
     """The identity of a run that is published from within `around`, or from app code."""
     args, kwargs, embed = body if isinstance(body, tuple) and len(body) == 3 else ((), {}, {})
-    identity = identify(
-        task,
-        declaration,
-        max_retries,
-        headers,
-        declaration.arguments(args or (), kwargs or {}),
-        queue,
-        around,
-    )
+    given = args or (), kwargs or {}
+    identity = identify(task, declaration, max_retries, headers, given, queue, around)
     return Publication(identity, _parts(identity, embed or {}, around))
 
 
@@ -55,16 +51,20 @@ def identify(
     declaration: Declaration,
     max_retries: int | None,
     headers: Mapping[str, Any],
-    arguments: Mapping[str, Any],
+    given: Given | None,
     queue: str | None,
     around: Run | None = None,
 ) -> Identity:
     """The identity of a run: its header's word first, then its arguments', then the run's around it.
 
+    Args:
+        given: its arguments, or None where nobody has unpacked them.
+
     Raises:
         ArgumentError: an argument that names the owner or the channel is unusable.
     """
     known = Header.read(headers)
+    arguments = declaration.arguments(*given) if given and _is_told_by_arguments(known, declaration) else {}
     run_id = run_uuid(headers["id"])
     parent_id = known.parent or _parent(run_id, around)
     if parent_id == run_id:  # the body of a chord that goes on under its caller's id
@@ -85,6 +85,12 @@ def identify(
         tags=known.tags,
         earlier=known.earlier,
     )
+
+
+def _is_told_by_arguments(known: Header, declaration: Declaration) -> bool:
+    """Whether anything is left for the arguments to tell; to match them with their names takes a while."""
+    has_channel = known.channel is not None or declaration.channel is None
+    return known.user_id is None or not has_channel or declaration.takes(_INPUT_FILE)
 
 
 def _text(value: Any) -> str | None:

@@ -56,9 +56,9 @@ class Run:
 
     # fmt: off
     __slots__ = (
-        "_appender", "_checkpoint", "_counts", "_due_at", "_has_told", "_interval", "_lock", "_marked",
-        "_message", "_pending", "_told_counts", "_told_message", "_unkept", "_urgent", "attempt", "began",
-        "chained", "handed_over", "holder", "identity", "in_body", "lease_lost", "outer", "problem",
+        "_appender", "_checkpoint", "_counts", "_due_at", "_has_ended", "_has_told", "_interval", "_lock",
+        "_marked", "_message", "_pending", "_told_counts", "_told_message", "_unkept", "_urgent", "attempt",
+        "began", "chained", "handed_over", "holder", "identity", "in_body", "lease_lost", "outer", "problem",
         "root_id", "run_id",
     )
     # fmt: on
@@ -95,6 +95,7 @@ class Run:
         self._checkpoint = Checkpoint(outbox, self.run_id, attempt, nesting, is_first)
         self._unkept = False  # the last checkpoint, as Redis was away
         self._has_told = False  # more than progress, since the last checkpoint
+        self._has_ended = False  # and its end was handed on
 
     # What a task says
 
@@ -256,10 +257,12 @@ class Run:
         with self._lock:
             self._add(fields, logs)
         self._appender.flush(self)
+        self._has_ended = True
 
     def flush(self) -> None:
         """Append all that is pending before returning."""
-        self._appender.flush(self)
+        if self._marked or self._pending or not self._has_ended:  # else its end went after all the rest
+            self._appender.flush(self)
 
     # What the appender asks
 
