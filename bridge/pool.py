@@ -1,8 +1,13 @@
-"""What Celery's prefork pool forgets too early, kept."""
+"""What Celery's pools forget, or let go of, too early, kept."""
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import Any
+
+from celery.bootsteps import RUN
+from celery.worker.state import active_requests
 
 
 def remember_what_executes(pool: Any) -> None:
@@ -24,3 +29,32 @@ def remember_what_executes(pool: Any) -> None:
         flush()
 
     pool.flush = flushing
+
+
+def wait_for_what_executes(worker: Any) -> None:
+    """Have a worker that is stopped coldly, or softly, wait for runs that execute in its main process.
+
+    Nothing can stop those as a child is stopped. Celery raises instead, wherever its signal handler
+    interrupts the worker: a solo worker's body fails of it, and threads are left behind, to execute beside
+    the second delivery of their messages. Greenlets it kills, takes for successes, and acks.
+    """
+    pool, stop = worker.pool, worker.pool.stop
+    if pool.uses_semaphore:  # processes
+        return
+    stopped: list[bool] = []
+
+    def stopping() -> None:
+        # The handler stops the pool, too; there it may have interrupted who holds a lock that a run needs.
+        if worker.blueprint.state != RUN and not stopped:
+            stopped.append(True)
+            stop()
+
+    pool.stop = pool.terminate = stopping
+    worker.wait_for_soft_shutdown = lambda: None
+    worker.consumer.cancel_active_requests = _tell_that_it_waits
+
+
+def _tell_that_it_waits() -> None:
+    if count := len(active_requests):  # not by a logger, for its lock
+        with suppress(OSError):
+            os.write(2, f"worker: waits for {count} runs, which nothing can stop in this pool\n".encode())

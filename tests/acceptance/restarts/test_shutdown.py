@@ -154,6 +154,44 @@ def test_a_worker_that_ends_warmly_ends_its_runs_and_leaves_the_others_to_the_ne
     nothing_is_held(books, story)
 
 
+@pytest.mark.parametrize(
+    ("pool", "how"),
+    [
+        ("threads", "interrupted"),
+        ("threads", "remapped"),
+        ("gevent", "remapped"),
+        ("solo", "interrupted"),
+        ("solo", "remapped"),
+    ],
+)
+def test_runs_that_nothing_can_stop_end_in_their_worker_however_often_it_is_told_to(
+    pool: str, how: str, story: Story, post: Post, books: Keys
+) -> None:
+    """Pools other than prefork execute in the worker's main process; another worker is free meanwhile."""
+    fleet, runs, is_soft = story.fleet, story.runs, how == "remapped"
+    fleet.env.update(
+        TASKCAST_TEST_SOFT=str(SOFT if is_soft else 0), REMAP_SIGTERM="SIGQUIT" if is_soft else ""
+    )
+    kinds = ("limited", "plain", "early")[: 1 if pool == "solo" else 3]
+    first = fleet.start(pool, len(kinds))
+    runs.update((kind, post.send(kind, "long")) for kind in kinds)
+    wait_until(lambda: executing(fleet, *runs.values()), "they execute")
+    stop(first, how)
+    fleet.start("prefork", 2)
+    stop(first, "again")
+    runs.update(waits=post.send("limited", "", 0.05), free=post.send("plain", "", 0.05))
+    wait_until(lambda: story.status("free") == "completed", "the other worker has worked")
+    assert executing(fleet, *map(runs.__getitem__, kinds))
+    assert {story.status(kind) for kind in kinds} == {"in_progress"}
+    assert story.status("waits") == "waiting"
+    fleet.go("long")
+    first.process.end(0)
+    found = story.end()
+    assert {(row["status"], row["attempt"]) for row in found.values()} == {("completed", 1)}
+    assert {kind: story.times(kind) for kind in runs} == dict.fromkeys(runs, 1)
+    nothing_is_held(books, story)
+
+
 def test_a_run_that_reaches_a_pool_process_as_the_shutdown_comes_is_executed_once(
     fleet: Fleet, post: Post, books: Keys, stack: RunningStack
 ) -> None:
