@@ -1,11 +1,14 @@
 -- Shared part: the end of an execution. A run that has ended is remembered for as long as it took and a
 -- while longer, with all that reports of it needed, so that a second delivery of its message starts nothing.
 
--- Has a run that was taken for lost neither wait nor be granted any more; returns whether it was.
-local function call_off(member, now)
-  local known = redis.call('HMGET', run_key(member), 'state', 'holder', 'lane')
+-- Has a run that was taken for lost neither wait nor be granted any more, unless others held it since this
+-- holder did: they may have been told to stop for each other. Returns whether it was.
+local function call_off(member, holder, now)
+  local known = redis.call('HMGET', run_key(member), 'state', 'holder', 'lane', 'lost_by')
   local state, lane = known[1], known[3]
-  if state == 'waiting' then
+  if known[4] and known[4] ~= holder then
+    return false
+  elseif state == 'waiting' then
     leave_line(member, lane, now)
   elseif state == 'granted' then
     redis.call('ZREM', P .. 'grants', member)
@@ -26,7 +29,7 @@ local function end_execution(worker, holder, least, is_over, now)
   local run = run_key(member)
   redis.call('HDEL', P .. 'held:' .. worker, holder)
   local known = redis.call('HMGET', run, 'holder', 'since', 'copies', 'meta', 'lane')
-  local is_recalled = known[1] ~= holder and is_over and call_off(member, now)
+  local is_recalled = known[1] ~= holder and is_over and call_off(member, holder, now)
   if known[1] ~= holder and not is_recalled then return end
   local took = math.max(0, now - tonumber(known[2] or now))
   redis.call('DEL', run)

@@ -273,13 +273,15 @@ local function is_published_anew(metas, meta)
 end
 
 -- A run whose slots are free again although it did not end: its message comes back, or is here to line up.
+-- Who held it last is remembered; a grant that nobody took up changes nothing about that.
 local function set_back(member, state, now)
   local run = run_key(member)
   if state == 'died' then  -- an attempt that its worker's death has ended
     state = 'lost'
     redis.call('HINCRBY', run, 'deaths', 1)
   end
-  local known = redis.call('HMGET', run, 'message', 'lane', 'priority', 'number')
+  local known = redis.call('HMGET', run, 'message', 'lane', 'priority', 'number', 'holder')
+  if state ~= 'returned' then redis.call('HSET', run, 'lost_by', known[5] or '') end
   redis.call('HDEL', run, 'holder', 'worker')
   if known[1] then
     redis.call('LREM', P .. 'outgoing', 0, member)

@@ -1,6 +1,6 @@
 -- Takes slots again, above the limit if need be, for an execution that is known to live: the truth wins.
 -- A run that was taken for lost meanwhile waits no more and is granted no more; its message is a second copy.
--- One that others have executed to its end meanwhile, or given up, is left as it is.
+-- One that others have executed meanwhile, be it to its end or not, is left as it is.
 -- requires limits_clock, limits_gates, limits_lanes, limits_ends
 -- KEYS    1: prefix of all keys
 -- ARGV    1: worker, 2: holder, 3: lane, 4: units, comma-separated, 5: priority, 6: what reports of it need,
@@ -15,8 +15,8 @@ keep_held(holder, lane, worker, now)
 
 local known = redis.call('HMGET', run, 'state', 'message')
 local state, message = known[1], known[2]
-local is_recalled = call_off(member, now)
-if state == 'waiting' or state == 'granted' then
+local is_recalled = call_off(member, holder, now)
+if is_recalled and (state == 'waiting' or state == 'granted') then
   hold(member, holder, lane, worker, now)
   if message then redis.call('HSET', run, 'message', message) end
   wake(split(lane), now)

@@ -94,6 +94,8 @@ def restore(model: Model, worker: str, holder: str, lane: str, units: tuple[int,
         model.slots.setdefault(gate, {}).setdefault(holder, model.now)
     model.held.setdefault(worker, {})[holder] = lane
     model.workers.setdefault(worker, model.now + model.lease // 2)
+    if run is not None and run.lost_by not in (None, holder):
+        return
     if run is None or run.state in ("lost", "returned"):
         model.runs[member] = Run("new", lane, units, priority, run.number if run else 0)
         model.runs[member].number = model.number()
@@ -112,6 +114,8 @@ def restore(model: Model, worker: str, holder: str, lane: str, units: tuple[int,
 
 def _end(model: Model, member: str, run: Run, holder: str) -> None:
     was_lost = run.holder != holder
+    if was_lost and run.lost_by not in (None, holder):
+        return
     if was_lost and run.state == "waiting":
         model.leave_line(member)
     elif was_lost and run.state == "granted":

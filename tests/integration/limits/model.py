@@ -32,6 +32,7 @@ class Run:
     holder: str = ""
     worker: str = NOBODY
     why: str = ""
+    lost_by: str | None = None
 
 
 @dataclass
@@ -228,6 +229,8 @@ class Model:
 
     def set_back(self, member: str, state: str) -> None:
         run = self.runs[member]
+        if state != "returned":
+            run.lost_by = run.holder
         run.holder, run.worker = "", NOBODY
         if run.message is None:
             run.state = state

@@ -84,6 +84,19 @@ def test_a_run_that_goes_on_elsewhere_is_left_alone(lane: str, desk: Desk) -> No
 
 
 @pytest.mark.parametrize("lane", [FREE, LIMITED])
+def test_a_run_that_others_began_since_and_lost_is_not_ended_by_who_had_it_before(
+    lane: str, desk: Desk
+) -> None:
+    holder = begun(desk, lane)
+    buried(desk)
+    assert elsewhere(desk, lane).word == "run"
+    buried(desk)
+    desk.scripts.restore(ask_of(lane), holder)
+    end(desk, ask_of(lane), holder)
+    assert elsewhere(desk, lane).word == "run"
+
+
+@pytest.mark.parametrize("lane", [FREE, LIMITED])
 def test_a_run_whose_message_goes_back_on_purpose_starts_again(lane: str, desk: Desk) -> None:
     holder = begun(desk, lane)
     assert desk.scripts.disown(holder)
