@@ -70,7 +70,6 @@ class Custody:
             return _give_back(channel, self.keys, lost)
 
 
-
 def _known_tags(channel: Any) -> set[str]:
     known = {str(tag) for tag in channel.qos._delivered}
     for requests in (active_requests, reserved_requests, scheduled_requests):
