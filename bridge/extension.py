@@ -15,7 +15,7 @@ from kombu.utils.imports import symbol_by_name
 from bridge.appender import Appender
 from bridge.clock import SharedClock
 from bridge.errors import ArgumentError, SettingsError
-from bridge.header import HEADER, Header, counted, holder_in
+from bridge.header import HEADER, counted, earlier_in, holder_in
 from bridge.lifecycle import Identity, started
 from bridge.limits.admission import Admission
 from bridge.limits.control import LimitControl
@@ -98,7 +98,7 @@ class Bridge:
         around = current_run()
         if around is not None and around.identity.run_id == headers["id"]:
             around.flush()  # what this attempt said, before another one is announced
-            earlier = max(Header.read(headers).earlier, around.identity.earlier)
+            earlier = max(earlier_in(headers), around.identity.earlier)
             return Publication(replace(around.identity, earlier=earlier), 1)
         max_retries = getattr(task, "max_retries", None)
         declared = self.declaration(task)

@@ -36,14 +36,13 @@ class Header:
     earlier: int = 0  # attempts that were made under this id before Celery began to count anew
     metadata: Mapping[str, Any] | None = None
     tags: tuple[str, ...] = ()
-    publication: str | None = None  # the same in each copy of a message, another when the run is sent anew
 
     @classmethod
     def read(cls, headers: Mapping[str, Any]) -> Header:
         raw = headers.get(HEADER)
         if not isinstance(raw, dict):
             return _EMPTY
-        channel, tags, publication = raw.get("channel"), raw.get("tags"), raw.get("publication")
+        channel, tags = raw.get("channel"), raw.get("tags")
         return cls(
             user_id=_uuid(raw.get("user_id")),
             channel=channel if isinstance(channel, str) and CHANNEL.fullmatch(channel) else None,
@@ -51,13 +50,24 @@ class Header:
             earlier=counted(raw.get("earlier")),
             metadata=_metadata(raw.get("metadata")),
             tags=_tags(tags) if isinstance(tags, (list, tuple)) else (),
-            publication=publication
-            if isinstance(publication, str) and _PUBLICATION.fullmatch(publication)
-            else None,
         )
 
 
 _EMPTY: Final = Header()
+
+
+def earlier_in(headers: Mapping[str, Any]) -> int:
+    """The attempts that were made before Celery began to count anew, of a message's headers."""
+    raw = headers.get(HEADER)
+    return counted(raw.get("earlier")) if isinstance(raw, dict) else 0
+
+
+def publication_in(headers: Mapping[str, Any]) -> str:
+    """What is the same in each copy of a message, and another when the run is sent anew."""
+    raw = headers.get(HEADER)
+    publication = raw.get("publication") if isinstance(raw, dict) else None
+    is_one = isinstance(publication, str) and _PUBLICATION.fullmatch(publication)
+    return str(publication) if is_one else ""
 
 
 def holder_in(raw: object) -> str | None:

@@ -109,8 +109,9 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
     def acknowledge(self) -> None:
         """Ack the message, and at the end of a run free its slots with the same command."""
         admission = self._admission
-        if admission and self._has_succeeded and not self.acknowledged:
-            self.acknowledged = admission.leases.leave_and_ack(self)
+        if admission is not None and not self.acknowledged:
+            leases, at_end = admission.leases, self._has_succeeded
+            self.acknowledged = (at_end and leases.leave_and_ack(self)) or leases.ack(self.message)
         super().acknowledge()
 
     def reject(self, requeue: bool = False) -> Any:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from bridge.events import run_uuid
-from bridge.header import HEADER, Header, counted
+from bridge.events import UUID_TEXT, run_uuid
+from bridge.header import HEADER, counted, earlier_in, publication_in
 from bridge.limits.gates import quoted
 
 
 def attempt_of(headers: Any) -> int:
     """The number of the attempt that a message is for."""
-    return _number(Header.read(headers), headers)
+    return earlier_in(headers) + counted(headers.get("retries")) + 1
 
 
 def member_of(headers: Any) -> str:
     """One attempt of a run, as the limits know it: `<task id>:<attempt>:<nesting of replace()>`."""
     nesting = counted(headers.get("replaced_task_nesting"))
-    return f"{quoted(str(headers['id']))}:{attempt_of(headers)}:{nesting}"
+    task_id = str(headers["id"])
+    quoted_id = task_id if UUID_TEXT.fullmatch(task_id) else quoted(task_id)
+    return f"{quoted_id}:{attempt_of(headers)}:{nesting}"
 
 
 def member_held_by(holder: str) -> str:
@@ -33,11 +35,9 @@ def task_id_of(member: str) -> str:
 def meta_of(request: Any, is_mirrored: bool) -> str:
     """What reports of an attempt need that are made by others than its worker."""
     run_id = run_uuid(request.id)
-    root = run_uuid(request.root_id or request.id)
-    header = Header.read(request.request_dict)
-    n = _number(header, request.request_dict)
+    root = run_uuid(request.root_id) if request.root_id else run_id
+    n, publication = attempt_of(request.request_dict), publication_in(request.request_dict)
     mirror = "true" if is_mirrored else "false"
-    publication = header.publication or ""
     return f'{{"id":"{run_id}","root":"{root}","n":{n},"mirror":{mirror},"p":"{publication}"}}'
 
 
@@ -53,9 +53,5 @@ def count_deaths(request: Any, deaths: int) -> bool:
     # A replaced run has tries of its own; one that is acked early comes back only if it never began.
     used_up = most is not None and request.task.acks_late and counted(headers.get("retries")) + deaths > most
     # Then it is told as of the last attempt that there was.
-    note(request, earlier=Header.read(headers).earlier + deaths - (1 if used_up else 0))
+    note(request, earlier=earlier_in(headers) + deaths - (1 if used_up else 0))
     return bool(used_up)
-
-
-def _number(header: Header, headers: Any) -> int:
-    return header.earlier + counted(headers.get("retries")) + 1

@@ -136,6 +136,20 @@ class Leases:
         self._broker.acked(request.message)
         return True
 
+    def ack(self, message: Any) -> bool:
+        """Ack a message by the limits' connection, for a third of what the broker's way costs; False where
+        that cannot be, or Redis is away."""
+        unacked = self._broker.unacked(message) if self._link.is_up else None
+        if unacked is None:
+            return False
+        try:
+            self._link.scripts.ack(unacked)
+        except RedisError as error:
+            self._link.lost(error)
+            return False
+        self._broker.acked(message)
+        return True
+
     def leave_when_gone(self, request: Any, pid: int, at_most: float = math.inf) -> None:
         """Free the slots once the child process is dead, or after so many seconds."""
         if request.holder in self._executing:

@@ -90,6 +90,11 @@ class LimitScripts:
             arguments += (unacked.hash, unacked.index, unacked.tag)
         return int(self._own_connection.call(self._script("limits_release"), arguments))
 
+    def ack(self, unacked: Unacked) -> None:
+        """Ack a message whose broker is this Redis; the broker passes over a tag without a message."""
+        hash_key, index, tag = unacked.hash, unacked.index, unacked.tag
+        self._own_connection.send([("HDEL", hash_key, tag), ("ZREM", index, tag)])
+
     def disown(self, holder: str, died: bool = False) -> bool:
         """Note that the message goes back to its queue before the slots are free."""
         return bool(self._call("limits_disown", holder, "1" if died else ""))

@@ -12,7 +12,7 @@ import pytest
 import redis
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
-from bridge.limits.answers import Ask, Parcel
+from bridge.limits.answers import Ask, Parcel, Unacked
 from bridge.limits.own_connection import OwnConnection
 from bridge.limits.scripts import LimitScripts
 from bridge.local.running import RunningStack
@@ -61,6 +61,18 @@ def test_a_script_that_redis_forgot_is_brought_again(client: redis.Redis, script
     assert scripts.admit(ask("two", "slots|a|")).word == "full"
     scripts.release("w", holder, "task|t| slots|a|")
     assert scripts.admit(ask("three", "slots|a|")).word == "run"
+
+
+def test_an_acked_message_is_out_of_the_brokers_hands(
+    client: redis.Redis, scripts: LimitScripts, key: str
+) -> None:
+    index = f"{key}-index"
+    client.hset(key, mapping={"one": "message", "two": "message"})
+    client.zadd(index, {"one": 1, "two": 2})
+    for _ in range(2):  # a repeat is harmless
+        scripts.ack(Unacked(key, index, "one"))
+    assert (client.hkeys(key), client.zrange(index, 0, -1)) == ([b"two"], [b"two"])
+    client.delete(index)
 
 
 def test_a_connection_that_was_closed_while_idle_is_made_again(client: redis.Redis) -> None:
