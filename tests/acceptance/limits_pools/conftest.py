@@ -18,6 +18,7 @@ import pytest
 from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings
 from tests.acceptance.limits_pools.history import History
+from tests.acceptance.limits_pools.rabbitmq import Node
 from tests.conftest import settings_on
 from tests.processes import Process, bridge, environment, worker
 
@@ -100,6 +101,12 @@ class Together(AbstractContextManager[dict[str, Process]]):
         with ThreadPoolExecutor(len(self._contexts)) as threads, ExitStack() as ending:
             for left in [threads.submit(each.__exit__, None, None, None) for each in self._contexts.values()]:
                 ending.callback(left.result)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with Node.running(tmp_path_factory.mktemp("rabbitmq")) as node:
+        yield node
 
 
 @pytest.fixture

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import shutil
-import socket
-import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,14 +22,10 @@ from bridge.settings import BridgeSettings
 from tests.acceptance.limits_pools.conftest import APP, TRANSPORT, Together
 from tests.acceptance.limits_pools.folders import FOLDER
 from tests.acceptance.limits_pools.history import History
+from tests.acceptance.limits_pools.rabbitmq import RABBIT, Node
 from tests.conftest import settings_on
 from tests.processes import BROKER, Process, worker
 from tests.waiting import wait_until
-
-RABBIT = pytest.mark.skipif(
-    shutil.which("rabbitmq-server") is None,
-    reason="no rabbitmq-server on PATH (apt-get install rabbitmq-server)",
-)
 
 
 @dataclass(frozen=True)
@@ -90,13 +82,7 @@ def a_folder(stack: RunningStack, folder: Path) -> Iterator[Address]:
     yield Address(f"{FOLDER}://", options)
 
 
-@contextmanager
-def rabbitmq(stack: RunningStack, folder: Path) -> Iterator[Address]:
-    with Node.running(folder) as node:
-        yield Address(f"amqp://guest:guest@127.0.0.1:{node.port}//", {"max_retries": 3}, node.restart)
-
-
-BROKERS = {"another database": another_database, "a folder": a_folder, "RabbitMQ": rabbitmq}
+BROKERS = {"another database": another_database, "a folder": a_folder}
 
 
 @pytest.fixture(
@@ -111,7 +97,12 @@ def site(
 ) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("broker")
     settings = settings_on(stack, f"limits-{secrets.token_hex(4)}")
-    with BROKERS[request.param](stack, folder) as address, pytest.MonkeyPatch.context() as patch:
+    with ExitStack() as standing, pytest.MonkeyPatch.context() as patch:
+        if request.param == "RabbitMQ":
+            node: Node = request.getfixturevalue("rabbitmq")
+            address = Address(node.url, {"max_retries": 3}, node.restart)
+        else:
+            address = standing.enter_context(BROKERS[request.param](stack, folder))
         patch.setenv(BROKER, address.url)
         patch.setenv(TRANSPORT, json.dumps(address.options))
         client = Celery("elsewhere", broker=address.url, backend=stack.redis_url, set_as_current=False)
@@ -228,68 +219,3 @@ def test_runs_outlast_a_restart_of_the_broker(
     history.wait_for_ends([*waiting, *more], timeout=90)
     assert history.most_at_once([running, *waiting]) == 1
     assert history.doubled([running, *waiting, *more]) == {}
-
-
-class Node:
-    """A RabbitMQ node of our own: its files in a folder, its ports free ones, its port mapper private."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port, distribution, mapper = _free_ports(3)
-        (folder / "plugins").write_text("[].")
-        self._name = f"taskcast{self.port}@localhost"
-        self._env = os.environ | {
-            "HOME": str(folder), "RABBITMQ_NODENAME": self._name, "ERL_EPMD_PORT": str(mapper),
-            "ERL_EPMD_ADDRESS": "127.0.0.1", "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(self.port), "RABBITMQ_DIST_PORT": str(distribution),
-            "RABBITMQ_MNESIA_BASE": str(folder / "data"), "RABBITMQ_LOG_BASE": str(folder / "logs"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
-            "RABBITMQ_CONFIG_FILE": str(folder / "none"), "RABBITMQ_PID_FILE": str(folder / "pid"),
-        }  # fmt: skip
-        self._log = folder / "node.log"
-
-    @classmethod
-    @contextmanager
-    def running(cls, folder: Path) -> Iterator[Node]:
-        node = cls(folder)
-        with node._log.open("wb") as log:
-            process = subprocess.Popen(
-                [_program("rabbitmq-server")], env=node._env, stdout=log, stderr=log, start_new_session=True
-            )
-            try:
-                wait_until(lambda: "broker... completed" in node._log.read_text(), "RabbitMQ is up", 90)
-                yield node
-            finally:
-                node._control("stop", str(Path(node._env["RABBITMQ_PID_FILE"])))
-                process.wait(60)
-                wait_until(node._mapper_ended, "the port mapper ends", 20, 0.2)
-
-    def _mapper_ended(self) -> bool:
-        told = subprocess.run(["epmd", "-kill"], env=self._env, check=False, capture_output=True, text=True)
-        return "Killed" in told.stdout + told.stderr or "Cannot connect" in told.stdout + told.stderr
-
-    def restart(self) -> None:
-        """Cut all connections and lose what is not durable."""
-        self._control("stop_app")
-        self._control("start_app")
-
-    def _control(self, *command: str) -> None:
-        told = subprocess.run(
-            [_program("rabbitmqctl"), "-n", self._name, *command],
-            env=self._env, capture_output=True, text=True, check=False, timeout=120,
-        )  # fmt: skip
-        assert told.returncode == 0, told.stdout + told.stderr
-
-
-def _program(name: str) -> str:
-    """The program itself: Debian's wrapper on PATH becomes another user, who may not enter the folder."""
-    found = sorted(Path("/usr/lib/rabbitmq/lib").glob(f"rabbitmq_server-*/sbin/{name}"))
-    return str(found[-1]) if found else name
-
-
-def _free_ports(count: int) -> Sequence[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
