@@ -41,6 +41,10 @@ class Reporter(Protocol):
     lease_lost: bool
     began: float
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its end was appended, and all before."""
+
     def due(self, now: float) -> float:
         """Seconds until this run's pending report may be appended; 0 or less is now."""
 
@@ -171,13 +175,15 @@ class Appender:
         if self._fence is not None and self._clock() - self._looked_at >= LOOK_EVERY:
             self._looked_at = self._clock()
             runs, self._leased = self._leased, set()
-            self._fence.look(runs)
+            self._fence.look(run for run in runs if not run.is_over)
 
     def _take_marked(self, everything: bool = False) -> list[Entry]:
         now = self._clock()
         entries: list[Entry] = []
         for _ in range(len(self._marked)):
             reporter = self._marked.popleft()
+            if reporter.is_over:
+                continue
             if everything or reporter.due(now) <= 0:
                 root = reporter.root_id
                 if self._fence is not None:

@@ -261,8 +261,13 @@ class Run:
 
     def flush(self) -> None:
         """Append all that is pending before returning."""
-        if self._marked or self._pending or not self._has_ended:  # else its end went after all the rest
+        if not self.is_over:
             self._appender.flush(self)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its end was handed on, and nothing has been told since."""
+        return self._has_ended and not self._marked
 
     # What the appender asks
 

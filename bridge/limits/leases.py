@@ -178,8 +178,24 @@ class Leases:
                 self._dying.append((pid, until, request))
             else:
                 self.leave(request)
-        self._tell_of_ends()
+        self.tell_of_ends()
         self._release()
+
+    def tell_of_ends(self) -> None:
+        """Tell Redis of the runs that have ended, many at once."""
+        if not self._ended:
+            return
+        time.sleep(_TOGETHER)
+        holders = list(self._ended)
+        try:
+            self._link.scripts.end(self._link.worker, holders)
+        except RedisError as error:
+            self._link.lost(error)
+            return
+        for _ in holders:  # not before Redis knows, for `tell_of_end`
+            self._ended.popleft()
+        if self._ended:
+            self._link.later(self.tell_of_ends)
 
     def compare(self, unanswered: Collection[str]) -> None:
         """Make Redis know what executes here, and nothing else but what attempts may hold untold."""
@@ -214,7 +230,7 @@ class Leases:
         """Free what is still held; the pool is down by now, and nobody else would tell."""
         for execution in list(self._executing.values()):
             self.leave(execution.request)
-        self._tell_of_ends()
+        self.tell_of_ends()
         self._release()
 
     # Pieces
@@ -265,23 +281,7 @@ class Leases:
     def _gather(self, holder: str) -> None:
         self._ended.append(holder)
         if len(self._ended) == 1:
-            self._link.later(self._tell_of_ends)
-
-    def _tell_of_ends(self) -> None:
-        """Tell Redis of the runs that have ended, many at once."""
-        if not self._ended:
-            return
-        time.sleep(_TOGETHER)
-        holders = list(self._ended)
-        try:
-            self._link.scripts.end(self._link.worker, holders)
-        except RedisError as error:
-            self._link.lost(error)
-            return
-        for _ in holders:  # not before Redis knows, for `tell_of_end`
-            self._ended.popleft()
-        if self._ended:
-            self._link.later(self._tell_of_ends)
+            self._link.later(self.tell_of_ends)
 
 
 def _lives(child: int) -> bool:

@@ -65,15 +65,17 @@ class Pacer:
         self._leases.close()
 
     def _run(self) -> None:
-        pause = 0.0
+        next_at = 0.0
         while True:
             with suppress(Empty):
-                action = self._actions.get(timeout=max(_LEAST, pause))
+                action = self._actions.get(timeout=max(_LEAST, next_at - time.monotonic()))
                 if action is None:
                     return
                 self._safely(action)
+                if action == self._leases.tell_of_ends and time.monotonic() < next_at:
+                    continue  # nothing else has changed, and a busy worker tells of ends all the time
             self._safely(self._keep)
-            pause = self._beat_safely()
+            next_at = time.monotonic() + self._beat_safely()
 
     def _safely(self, action: Action) -> None:
         try:

@@ -268,6 +268,19 @@ def test_the_current_run_is_one_of_its_thread(run: Run) -> None:
     assert seen == [None]
 
 
+def test_what_a_helper_thread_tells_after_the_end_is_appended_all_the_same(
+    run: Run, outbox: ListOutbox
+) -> None:
+    run.change({"status": "in_progress"})
+    run.finish({"status": "completed"})
+    assert run.is_over
+    run.log("one more")
+    run.flush()
+    run.progress(1, 2)
+    wait_until(lambda: outbox.values().get("progress") == 50, "the last of it is appended")
+    assert [line.message for patch in outbox.told() for line in patch.logs] == ["one more"]
+
+
 # The appender, when the outbox is away or full
 
 
