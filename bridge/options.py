@@ -15,6 +15,7 @@ from uuid import UUID
 from celery.app.task import Task as CeleryTask
 
 from bridge.errors import ArgumentError, DeclarationError
+from bridge.events import UUID_TEXT
 from bridge.limits.declared import Limit, Rate, limits_of, needs_of, rates_of, twice
 from bridge.limits.gates import Turnstile
 
@@ -63,7 +64,8 @@ class Declaration:
         if value is None:
             return None
         try:
-            return str(UUID(str(value)))
+            text = str(value)
+            return text if UUID_TEXT.fullmatch(text) else str(UUID(text))
         except ValueError:
             raise ArgumentError(
                 self.owner, value, f"{self.task} needs the user's id, the UUID in auth.users.id"
@@ -93,6 +95,8 @@ class Declaration:
         """The run's arguments by name, defaults filled in; empty when they do not fit the function."""
         if self.signature is None:
             return dict(kwargs)
+        if (matched := self._matched(args, kwargs)) is not None:
+            return matched
         try:
             bound = self.signature.bind_partial(*args, **kwargs)
         except TypeError:
@@ -102,6 +106,32 @@ class Declaration:
         if self._rest is not None:  # what `**kwargs` took, by the names it was given under
             arguments.update(arguments.pop(self._rest))
         return arguments
+
+    def _matched(self, args: Any, kwargs: Any) -> dict[str, Any] | None:
+        """The same at a tenth of the cost, of the calls and the functions that nearly all are."""
+        names, all_names = self._positional, self._names
+        is_usual = isinstance(args, (list, tuple)) and isinstance(kwargs, dict)
+        if names is None or all_names is None or not is_usual or len(args) > len(names):
+            return None
+        given = dict(zip(names, args, strict=False))
+        if not kwargs:
+            return {**self._defaults, **given}
+        fits = kwargs.keys() <= all_names and given.keys().isdisjoint(kwargs)
+        return {**self._defaults, **given, **kwargs} if fits else None
+
+    @cached_property
+    def _positional(self) -> tuple[str, ...] | None:
+        """The arguments that may be given by place; None where the function also takes any others."""
+        parameters = self.signature.parameters.values() if self.signature else ()
+        usual = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        if not all(one.kind in usual for one in parameters):
+            return None
+        return tuple(one.name for one in parameters if one.kind is usual[0])
+
+    @cached_property
+    def _defaults(self) -> dict[str, Any]:
+        parameters = self.signature.parameters.values() if self.signature else ()
+        return {one.name: one.default for one in parameters if one.default is not one.empty}
 
     def takes(self, name: str) -> bool:
         """Whether a run may have an argument of this name."""

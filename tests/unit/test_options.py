@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -13,6 +16,7 @@ from celery import Task as CeleryTask
 
 from bridge import ArgumentError, Bridge, DeclarationError, Limit, Rate, SettingsError
 from bridge.checkpoint import Checkpoint, Kept
+from bridge.options import Declaration
 from bridge.run import detached_run
 
 USER = str(uuid4())
@@ -200,3 +204,32 @@ def test_a_body_can_be_called_as_a_function(app: Celery) -> None:
 
     assert double(4) == 8
     assert detached_run().last_checkpoint is None
+
+
+FUNCTIONS: list[Callable[..., Any]] = [
+    lambda: None,
+    lambda a, b: None,
+    lambda a, b=2, c=3: None,
+    lambda a, *, b=2: None,
+    lambda a, /, b=2: None,
+    lambda *args: None,
+    lambda a, **rest: None,
+]
+
+
+@pytest.mark.parametrize("place", range(len(FUNCTIONS)))
+def test_the_quick_way_to_name_arguments_finds_what_python_would(place: int) -> None:
+    signature = inspect.signature(FUNCTIONS[place])
+    named = [{}, {"a": 7}, {"b": 8}, {"c": 9, "b": 8}, {"unknown": 1}, {"a": 7, "unknown": 1}]
+    for args, kwargs in itertools.product([(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)], named):
+        assert Declaration("t", signature).arguments(args, kwargs) == bound(signature, args, kwargs)
+
+
+def bound(signature: inspect.Signature, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    try:
+        found = signature.bind_partial(*args, **kwargs)
+    except TypeError:
+        return kwargs
+    found.apply_defaults()
+    rest = found.arguments.pop("rest", {})
+    return {**found.arguments, **rest}
