@@ -52,9 +52,11 @@ class Site:
         row = rows(self.stack, [run]).get(run)
         return str(row["status"]) if row else None
 
-    def are_told(self, statuses: dict[str, str]) -> None:
+    def are_told(self, statuses: dict[str, str], within: float = 30) -> None:
         """Wait until the rows show these."""
-        wait_until(lambda: {run: self.status(run) for run in statuses} == statuses, f"rows show {statuses}")
+        wait_until(
+            lambda: {run: self.status(run) for run in statuses} == statuses, f"rows show {statuses}", within
+        )
 
     def all_is_true(self, executions: dict[str, int]) -> dict[str, dict[str, Any]]:
         """Each run has completed and was executed so often; no lease is left."""
@@ -149,7 +151,8 @@ def test_what_a_stopped_worker_had_is_executed_by_the_next(
         first.process.says("Warm shutdown")
         door("door").touch()
     first.process.end(0)
-    site.are_told(dict.fromkeys(runs, "completed" if is_warm else "queued"))
+    # Told by the worker itself: the reaper would see to it after four leases.
+    site.are_told(dict.fromkeys(runs, "completed" if is_warm else "queued"), within=5)
     fleet.start("prefork", 3)
     door("door").touch()
     found = site.all_is_true({**dict.fromkeys(runs, 1 if is_warm else 2), **dict.fromkeys(others, 1)})
