@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge import current_run
+from tests.lines import whole_lines
 
 JOURNAL = "TASKCAST_CHAOS_JOURNAL"
 WORKER = "TASKCAST_CHAOS_WORKER"
@@ -80,11 +81,9 @@ class Execution:
 
 
 def read(path: Path) -> list[Execution]:
-    """All executions by their start; a line that is being written is left for the next time."""
+    """All executions by their start."""
     found: dict[str, Execution] = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        if not line.endswith("}"):
-            continue
+    for line in whole_lines(path):
         told = json.loads(line)
         word, at, key = told["word"], told["at"], told["execution"]
         if word == "start":

@@ -19,6 +19,7 @@ from tests.acceptance.checkpoints.conftest import APP, History, Post, Shown, fal
 from tests.acceptance.checkpoints.places import HELD, SHOWN
 from tests.acceptance.limits.fleet import Fleet, Server, Worker
 from tests.conftest import settings_on
+from tests.lines import whole_lines
 from tests.processes import bridge
 from tests.waiting import wait_until
 
@@ -53,8 +54,7 @@ class Story:
 
 
 def starts(folder: Path, run: str) -> list[str]:
-    file = folder / f"starts-{run}"
-    return file.read_text().split() if file.exists() else []
+    return whole_lines(folder / f"starts-{run}")
 
 
 def send(worker: Worker, number: int) -> None:

@@ -20,6 +20,7 @@ from tests.acceptance.limits.fleet import Fleet
 from tests.acceptance.limits.ledger import now
 from tests.acceptance.limits.state import Books, Sender
 from tests.conftest import settings_on
+from tests.lines import whole_lines
 from tests.processes import bridge
 from tests.waiting import wait_until
 
@@ -167,7 +168,7 @@ def fleet(new_fleet: Callable[..., Fleet]) -> Fleet:
 def attempts(fleet: Fleet, run: str) -> list[int]:
     """The numbers that the bodies of a run have seen, in their order."""
     noted = Path(fleet.ledger.path).with_name(f"attempts-{run}")
-    return [int(line) for line in noted.read_text().split()] if noted.exists() else []
+    return list(map(int, whole_lines(noted)))
 
 
 def executing(fleet: Fleet, *runs: str) -> bool:

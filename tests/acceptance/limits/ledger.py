@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lines import whole_lines
+
 LEDGER = "TASKCAST_TEST_LEDGER"
 TICK = 0.01
 
@@ -64,7 +66,7 @@ class Ledger:
     def executions(self) -> list[Execution]:
         """All of them, by start."""
         found: dict[str, Execution] = {}
-        for line in self._path.read_text().splitlines():
+        for line in whole_lines(self._path):
             word, run, execution, ns = line.split()
             if word == "start":
                 found[execution] = Execution(run, int(execution.split("-")[0]), int(ns) / 1e9, int(ns) / 1e9)

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lines import whole_lines
 from tests.waiting import wait_until
 
 
@@ -31,10 +32,9 @@ class History:
 
     def of(self, runs: Collection[str], what: str = "") -> list[Entry]:
         """The entries of these runs in the order of time."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text().splitlines()
-        found = (Entry(int(at), *rest) for at, *rest in (line.split(" ", 4) for line in lines))
+        found = (
+            Entry(int(at), *rest) for at, *rest in (line.split(" ", 4) for line in whole_lines(self.path))
+        )
         chosen = set(runs)
         return sorted(
             (each for each in found if each.run in chosen and what in each.what), key=lambda each: each.at
