@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -29,6 +30,33 @@ def remember_what_executes(pool: Any) -> None:
         flush()
 
     pool.flush = flushing
+
+
+def stop_what_was_given(consumer: Any) -> None:
+    """Have a cold shutdown stop runs, too, that a pool process was given, once it says that they execute.
+
+    Celery stops those whose start it has heard of, and waits for the end of the others, however late.
+    """
+    jobs = getattr(getattr(consumer.pool, "_pool", None), "_cache", None)
+    cancel = consumer.cancel_active_requests
+    if jobs is None:  # no processes
+        return
+
+    def cancelling() -> None:
+        cancel()
+        for job in tuple(jobs.values()):
+            if getattr(job, "_write_to", None) is not None and not job.worker_pids():
+                job._accept_callback = _one_after_the_other(job._accept_callback, cancel)
+
+    consumer.cancel_active_requests = cancelling
+
+
+def _one_after_the_other(accepted: Callable[..., None], cancel: Callable[[], None]) -> Callable[..., None]:
+    def both(*args: Any) -> None:
+        accepted(*args)
+        cancel()
+
+    return both
 
 
 def wait_for_what_executes(worker: Any) -> None:

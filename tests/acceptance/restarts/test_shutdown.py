@@ -215,3 +215,33 @@ def test_a_run_that_reaches_a_pool_process_as_the_shutdown_comes_is_executed_onc
     assert {row["status"] for row in found.values()} == {"completed"}
     assert len(fleet.ledger.of(run)) == 1
     wait_until(lambda: not books.leftovers() and books.is_idle(), "no slot and no lease is left")
+
+
+def test_runs_that_reach_pool_processes_as_the_worker_is_stopped_coldly_are_stopped_too(
+    story: Story, post: Post, books: Keys
+) -> None:
+    """Celery has not heard yet that they execute; it would wait for their end."""
+    fleet, runs = story.fleet, story.runs
+    worker = fleet.start("prefork", 2)
+    before = [post.send("plain", "", 0.3) for _ in range(2)]
+    wait_until(lambda: set(before) <= set(fleet.ledger.ends()) and books.is_idle(), "both processes worked")
+    children = worker.pool()
+    for child in children:
+        child.suspend()
+    runs.update((kind, post.send(kind, "long")) for kind in ("plain", "early"))
+    held = set(runs.values())
+    wait_until(lambda: {holder.split(":")[0] for holder in books.held()} == held, "they are let in")
+    at = now()
+    wait_until(lambda: now() > at + 0.5, "Celery has written them to the processes")
+    os.kill(worker.pid, signal.SIGQUIT)
+    worker.process.says("Hitting Ctrl+C again will terminate all running tasks")
+    for child in children:
+        child.resume()
+    worker.process.end(0)
+    fleet.go("long")
+    fleet.start("prefork", 2)
+    found = story.end()
+    assert {kind: row["status"] for kind, row in found.items()} == {"plain": "completed", "early": "failed"}
+    assert found["early"]["error_code"] == "worker_lost"
+    assert {kind: fleet.ledger.ends()[run] for kind, run in runs.items()} == {"plain": 1, "early": 0}
+    nothing_is_held(books, story)
