@@ -77,7 +77,10 @@ class Broker:
         """Find out whether the broker is the limits' Redis; else consume what is granted, too."""
         self._consumer = consumer
         self._counts_up = consumer.connection.transport.driver_type == "redis"
-        self.is_limits_redis = _is_same(consumer.connection.default_channel, limits)
+        channel = consumer.connection.default_channel
+        self.is_limits_redis = _is_same(channel, limits)
+        if self.is_limits_redis:
+            _keep_client(channel)
         if not self.is_limits_redis:
             log.warning(_NOT_THE_SAME, consumer.connection.transport.driver_type, GRANTED)
             for name in list(self._app.amqp.queues.consume_from):
@@ -189,6 +192,21 @@ def _granted(queue: str) -> Queue:
     name = queue if queue.endswith(GRANTED) else f"{queue}{GRANTED}"
     exchange = Exchange("")  # type: ignore[no-untyped-call]
     return Queue(name, exchange, routing_key=name)  # type: ignore[no-untyped-call]
+
+
+def _keep_client(channel: Any) -> None:
+    """Have kombu make one client a pool, not one a command: that takes redis-py longer than most commands."""
+    make, kept = channel._create_client, None
+
+    def create(asynchronous: bool = False) -> Any:
+        nonlocal kept
+        if asynchronous:
+            return make(asynchronous=True)
+        if kept is None or kept.connection_pool is not channel.pool:
+            kept = make()
+        return kept
+
+    channel._create_client = create
 
 
 def _is_same(channel: Any, limits: Redis) -> bool:

@@ -7,12 +7,15 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import redis
+from kombu import Connection
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from bridge.limits.answers import Ask, Parcel, Unacked
+from bridge.limits.broker import _keep_client
 from bridge.limits.own_connection import OwnConnection
 from bridge.limits.scripts import LimitScripts
 from bridge.local.running import RunningStack
@@ -73,6 +76,18 @@ def test_an_acked_message_is_out_of_the_brokers_hands(
         scripts.ack(Unacked(key, index, "one"))
     assert (client.hkeys(key), client.zrange(index, 0, -1)) == ([b"two"], [b"two"])
     client.delete(index)
+
+
+def test_the_brokers_channel_keeps_one_client_as_long_as_its_pool(stack: RunningStack) -> None:
+    with Connection(stack.redis_url) as connection:
+        channel: Any = connection.default_channel
+        _keep_client(channel)
+        with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
+            assert first is second
+        channel._disconnect_pools()
+        with channel.conn_or_acquire() as third:
+            assert third is not first
+            assert third.ping()
 
 
 def test_a_connection_that_was_closed_while_idle_is_made_again(client: redis.Redis) -> None:
