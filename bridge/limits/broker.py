@@ -111,9 +111,10 @@ class Broker:
     def unacked(self, message: Message) -> Unacked | None:
         """Where the message is until it is acked, if a Lua command may do that; else None.
 
-        In a prefork worker only, whose one loop does all with the broker's connection.
+        In a prefork worker only, whose one loop does all with the broker's connection. A parked one is nowhere.
         """
-        if not self.is_limits_redis or not self._consumer.hub or message.acknowledged:
+        is_parked = message.channel is None
+        if not self.is_limits_redis or not self._consumer.hub or is_parked or message.acknowledged:
             return None
         return _unacked(message)
 
