@@ -111,7 +111,7 @@ class Broker:
     def unacked(self, message: Message) -> Unacked | None:
         """Where the message is until it is acked, if a Lua command may do that; else None.
 
-        In a prefork worker only, whose one loop does all with the broker's connection. A parked one is nowhere.
+        In a prefork worker only, whose one loop does all with the connection; a parked message has none.
         """
         is_parked = message.channel is None
         if not self.is_limits_redis or not self._consumer.hub or is_parked or message.acknowledged:
