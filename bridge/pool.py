@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from celery.bootsteps import RUN
+from celery.utils import log
 from celery.worker.state import active_requests
 
 
@@ -59,6 +60,34 @@ def _one_after_the_other(accepted: Callable[..., None], cancel: Callable[[], Non
     return both
 
 
+def stop_out_of_handlers(worker: Any) -> None:
+    """Have the worker's loop stop its pool, and not the signal handler of a cold shutdown.
+
+    That may have interrupted who was just reading a result. The process that sent it waits half a minute to
+    see it counted, and the handler for that process; or it has interrupted who holds a lock that a run needs.
+    """
+    pool: Any = worker.pool
+    stop, terminate = pool.stop, pool.terminate
+    asked: list[bool] = []
+    begun: list[bool] = []
+
+    def stopping() -> None:
+        if worker.blueprint.state == RUN or getattr(log, "_in_sighandler", False):
+            asked.append(True)
+            if pool.uses_semaphore and pool._pool is not None:
+                pool._pool.close()  # nothing starts any more
+        elif not begun:
+            begun.append(True)
+            stop()
+
+    def terminating() -> None:
+        if asked or not pool.uses_semaphore:
+            stopping()
+        terminate()
+
+    pool.stop, pool.terminate = stopping, terminating
+
+
 def wait_for_what_executes(worker: Any) -> None:
     """Have a worker that is stopped coldly, or softly, wait for runs that execute in its main process.
 
@@ -66,20 +95,9 @@ def wait_for_what_executes(worker: Any) -> None:
     interrupts the worker: a solo worker's body fails of it, and threads are left behind, to execute beside
     the second delivery of their messages. Greenlets it kills, takes for successes, and acks.
     """
-    pool, stop = worker.pool, worker.pool.stop
-    if pool.uses_semaphore:  # processes
-        return
-    stopped: list[bool] = []
-
-    def stopping() -> None:
-        # The handler stops the pool, too; there it may have interrupted who holds a lock that a run needs.
-        if worker.blueprint.state != RUN and not stopped:
-            stopped.append(True)
-            stop()
-
-    pool.stop = pool.terminate = stopping
-    worker.wait_for_soft_shutdown = lambda: None
-    worker.consumer.cancel_active_requests = _tell_that_it_waits
+    if not worker.pool.uses_semaphore:  # else they are in processes
+        worker.wait_for_soft_shutdown = lambda: None
+        worker.consumer.cancel_active_requests = _tell_that_it_waits
 
 
 def _tell_that_it_waits() -> None:

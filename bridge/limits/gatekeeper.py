@@ -20,7 +20,12 @@ from bridge.limits.lifeline import Lifeline
 from bridge.limits.link import Link
 from bridge.limits.pacer import Action, Pacer
 from bridge.limits.positions import Positions
-from bridge.pool import remember_what_executes, stop_what_was_given, wait_for_what_executes
+from bridge.pool import (
+    remember_what_executes,
+    stop_out_of_handlers,
+    stop_what_was_given,
+    wait_for_what_executes,
+)
 
 if TYPE_CHECKING:
     from bridge.extension import Bridge
@@ -63,6 +68,7 @@ class Gatekeeper:
         self._consumer = consumer
         self._attach()
         remember_what_executes(consumer.pool)
+        stop_out_of_handlers(consumer.controller)
         stop_what_was_given(consumer)
         wait_for_what_executes(consumer.controller)
         _withdraw_at_revoke(self._endings)
