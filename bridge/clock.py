@@ -24,6 +24,7 @@ TOLERANCE: Final = 2.0
 
 _GOOD_FOR: Final = 600.0
 _ASK_AGAIN_AFTER: Final = 10.0
+_ASK_FIRST_AGAIN_AFTER: Final = 1.0
 
 
 class SharedClock:
@@ -48,10 +49,6 @@ class SharedClock:
         ahead = self._wall() - self._monotonic() - self._epoch
         return ahead if abs(ahead) > TOLERANCE else 0.0
 
-    def now(self) -> float:
-        """Seconds since the epoch."""
-        return self._wall() - self.ahead()
-
     def correct(self, headers: MutableMapping[str, Any], names: Collection[str]) -> None:
         """Tell these times of a message by the shared clock; they were counted from now by this machine's."""
         ahead = self.ahead()
@@ -61,11 +58,13 @@ class SharedClock:
                 headers[name] = (told - timedelta(seconds=ahead)).isoformat()
 
     def _ask(self) -> None:
-        self._ask_at = self._monotonic() + _ASK_AGAIN_AFTER
+        """Threads that need it at the same time all ask: none of them goes on without the answer."""
+        before = self._monotonic()
         try:
-            before = self._monotonic()
             seconds, microseconds = self._redis.time()
         except RedisError:
+            pause = _ASK_FIRST_AGAIN_AFTER if self._epoch is None else _ASK_AGAIN_AFTER
+            self._ask_at = self._monotonic() + pause
             return
         after = self._monotonic()
         self._epoch = seconds + microseconds / 1e6 - (before + after) / 2

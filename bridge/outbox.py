@@ -8,6 +8,7 @@ import time
 from binascii import crc32
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import redis
@@ -142,7 +143,11 @@ class RedisOutbox:
 def earlier(patch: Patch, seconds: float) -> Patch:
     """The same as told by a clock that goes behind by so many seconds."""
     logs = [replace(line, at=line.at - seconds) for line in patch.logs]
-    return replace(patch, at=patch.at - seconds, logs=logs)
+    fields = patch.fields
+    if isinstance(told := fields.get("started_at"), str):
+        at = datetime.fromisoformat(told) - timedelta(seconds=seconds)
+        fields = {**fields, "started_at": at.isoformat()}
+    return replace(patch, at=patch.at - seconds, fields=fields, logs=logs)
 
 
 def shed(entries: Iterable[Entry], fullness: float) -> list[Entry]:
