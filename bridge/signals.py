@@ -24,6 +24,7 @@ from bridge.events import LogLine, Patch, run_uuid
 from bridge.header import HEADER
 from bridge.limits.gatekeeper import Gatekeeper
 from bridge.limits.reasons import reason
+from bridge.pool_process import let_runs_end
 from bridge.request import ended_because, goes_on_after_report, reported_request
 from bridge.run import Run, current_run, enter
 
@@ -97,6 +98,7 @@ class Signals:
             _opened_when_ready(sender, self._bridge.gatekeeper)
 
     def worker_process_init(self, **_: Any) -> None:
+        let_runs_end()
         if self._bridge.gatekeeper is not None:
             self._bridge.gatekeeper.in_pool_process()
 

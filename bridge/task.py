@@ -16,6 +16,7 @@ from bridge.limits.control import LimitsUnavailable
 from bridge.limits.declared import Concurrency, Rate
 from bridge.limits.targets import WHOLE
 from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
+from bridge.pool_process import ending, handing_over
 from bridge.replacement import counting_on
 from bridge.run import Run, current_run, detached_run
 
@@ -62,7 +63,7 @@ class BridgeTask(Task):
         options = {option: getattr(cls, option) for option in OPTIONS}
         cls.declaration = declare(name, fun, not unbound, options)
         if not hasattr(cls.__call__, "_marks_body"):  # a class of the user's own may never call super's
-            cls.__call__ = _marking_body(cls.__call__)  # type: ignore[method-assign]
+            cls.__call__ = ending(_marking_body(cls.__call__))  # type: ignore[method-assign]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if current_run() is None or self.request.called_directly:
@@ -86,7 +87,8 @@ class BridgeTask(Task):
             run.handed_over = True
             if run.attempt > 1:
                 sig = counting_on(self.app, sig, run.attempt - 1)
-        return super().replace(sig)
+        with handing_over(self.request):
+            return super().replace(sig)
 
     def retry(self, *args: Any, **options: Any) -> Any:
         """Try again, as Celery does; not for an attempt whose run goes on elsewhere."""
@@ -94,7 +96,8 @@ class BridgeTask(Task):
         if run is not None:
             self.app.bridge.fence.refuse_lost(run)
         options.setdefault("retry_policy", _UNTIL_IT_IS_BACK)  # Celery would give the run up after a second
-        return super().retry(*args, **options)
+        with handing_over(self.request):
+            return super().retry(*args, **options)
 
     def hold(self, name: str, seconds: float | timedelta, *, key: Any = WHOLE) -> None:
         """Keep every worker from starting what a limit or rate counts, as a provider's `Retry-After` asks.

@@ -82,6 +82,50 @@ def again_elsewhere(self: Any, queue: str) -> int:
     return live(self, "now", 600)
 
 
+class Lingering(app.Task):  # type: ignore[misc, name-defined]
+    """Takes its time at the moment that its runs' only argument names, until it may go on."""
+
+    abstract = True
+
+    def after_return(self, *_: Any) -> None:
+        self._linger("after_return")
+
+    def on_retry(self, *_: Any) -> None:
+        self._linger("on_retry")
+
+    def apply_async(self, *args: Any, **options: Any) -> Any:
+        published = super().apply_async(*args, **options)
+        self._linger("apply_async")
+        return published
+
+    def _linger(self, moment: str) -> None:
+        if moment in (self.request.args or ()):
+            go = Path(os.environ[LEDGER]).with_name(f"go-{moment}")
+            go.with_name(f"at-{self.request.id}").touch()
+            while not go.exists():
+                time.sleep(TICK)
+
+
+@app.task(bind=True, base=Lingering, public_result=True)
+def lingers(self: Any, moment: str) -> int:
+    with noted(self.request.id):
+        return number()
+
+
+@app.task(bind=True, base=Lingering, public_result=True, acks_late=False)
+def lingers_early(self: Any, moment: str) -> int:
+    with noted(self.request.id):
+        return number()
+
+
+@app.task(bind=True, base=Lingering, public_result=True, max_retries=5)
+def lingers_again(self: Any, moment: str) -> int:
+    with noted(self.request.id):
+        if self.request.retries == 0:
+            raise self.retry(countdown=0.1)
+        return number()
+
+
 @app.task(bind=True, public_result=True)
 def gather(self: Any, results: list[int]) -> list[int]:
     with noted(self.request.id):

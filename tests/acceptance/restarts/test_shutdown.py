@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -244,4 +245,50 @@ def test_runs_that_reach_pool_processes_as_the_worker_is_stopped_coldly_are_stop
     assert {kind: row["status"] for kind, row in found.items()} == {"plain": "completed", "early": "failed"}
     assert found["early"]["error_code"] == "worker_lost"
     assert {kind: fleet.ledger.ends()[run] for kind, run in runs.items()} == {"plain": 1, "early": 0}
+    nothing_is_held(books, story)
+
+
+LINGERING = {
+    "ends": ("lingers", "after_return"),
+    "early": ("lingers_early", "after_return"),
+    "is retried": ("lingers_again", "on_retry"),
+    "publishes": ("lingers_again", "apply_async"),
+}
+
+
+def test_what_has_ended_but_for_its_result_as_the_worker_is_stopped_coldly_is_not_executed_again(
+    story: Story, post: Post, books: Keys, tmp_path: Path
+) -> None:
+    """A body is over, or has published its next attempt, when the signal comes that stops its process."""
+    fleet, runs = story.fleet, story.runs
+    worker = fleet.start("prefork", len(LINGERING))
+    runs.update((kind, post.send(*how)) for kind, how in LINGERING.items())
+    wait_until(lambda: all((tmp_path / f"at-{run}").exists() for run in runs.values()), "they linger")
+    os.kill(worker.pid, signal.SIGQUIT)
+    worker.process.says("Cold shutdown (MainProcess)")
+    for moment in ("after_return", "on_retry", "apply_async"):
+        fleet.go(moment)
+    worker.process.end(0)
+    fleet.start("prefork", 2)
+    runs["after"] = post.send("plain", "", 0.05)
+    found = story.end()
+    assert {row["status"] for row in found.values()} == {"completed"}
+    assert {kind: story.times(kind) for kind in runs} == {
+        "ends": 1, "early": 1, "is retried": 2, "publishes": 2, "after": 1,
+    }  # fmt: skip
+    nothing_is_held(books, story)
+
+
+def test_a_run_that_does_not_get_over_its_end_is_stopped_all_the_same(
+    story: Story, post: Post, books: Keys, tmp_path: Path
+) -> None:
+    fleet, runs = story.fleet, story.runs
+    worker = fleet.start("prefork", 1)
+    runs["ends"] = post.send("lingers", "after_return")
+    wait_until((tmp_path / f"at-{runs['ends']}").exists, "it lingers")
+    worker.process.end(signal.SIGQUIT)
+    fleet.go("after_return")
+    fleet.start("prefork", 1)
+    wait_until(lambda: fleet.ledger.ends()[runs["ends"]] == 2, "it is executed again")
+    assert story.end()["ends"]["status"] == "completed"
     nothing_is_held(books, story)
