@@ -104,10 +104,15 @@ class Leases:
         return bool(ended)
 
     def take_back(self, member: str) -> None:
-        """A run that executes here was taken for lost, and its message is here before the pacer knows."""
+        """A run that executes here, or has ended here, was taken for lost, and its message is here before
+        the pacer knows."""
         for holder, living in list(self._executing.items()):
             if living.ask.member == member:
                 self._link.safely(partial(self._restore, holder, living))
+        self._link.safely(partial(self.tell_of_end, member))
+        for ended in list(self._unreleased):
+            if ended.ask.member == member:
+                self._free(ended)
 
     # Asked by bridge.request
 

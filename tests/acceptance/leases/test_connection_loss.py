@@ -12,6 +12,7 @@ from bridge.settings import BridgeSettings
 from tests.acceptance.leases.conftest import Leases, Post, Rows, attempts, executing
 from tests.acceptance.limits.fleet import Fleet
 from tests.acceptance.limits.proxy import Proxy
+from tests.processes import environment
 from tests.waiting import wait_until
 
 ENDS = {"returns": "completed", "fails": "failed", "again": "completed"}
@@ -66,3 +67,35 @@ def test_what_executes_when_the_connection_breaks_ends_once_in_the_same_worker(
     assert rows.final(sender.send("quick"))["status"] == "completed"
     assert "Unrecoverable error" not in worker.process.output()
     wait_until(lambda: not books.leftovers(), "nothing is left")
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_what_ended_in_a_worker_that_was_taken_for_dead_is_not_executed_again(
+    pool: str,
+    proxy: Proxy,
+    new_fleet: Callable[..., Fleet],
+    settings: BridgeSettings,
+    sender: Post,
+    rows: Rows,
+    books: Leases,
+) -> None:
+    """Its messages are in their queue again before it can tell."""
+    outbox = settings.outbox.model_copy(update={"redis_url": proxy.url})
+    fleet = new_fleet(settings.model_copy(update={"outbox": outbox}))
+    told = {name: status for name, status in ENDS.items() if name != "again"}  # which waits to be sent
+    worker = fleet.start(pool, len(told) + 1)
+    fleet.env.update(environment(settings))
+    witness = fleet.start("prefork", 1, "-Q", "another")
+    runs = {name: sender.send("silent", name, ignore_result=True) for name in told}  # nor for a result
+    wait_until(lambda: executing(fleet, *runs.values()), "all execute")
+    proxy.frozen = True
+    for name in told:
+        fleet.go(f"{name}-1")
+    wait_until(lambda: all(fleet.ledger.of(run)[0].end for run in runs.values()), "the bodies have ended")
+    witness.process.says("messages that dead workers had taken are in their queues again")
+    proxy.frozen = False
+    assert {name: rows.final(run)["status"] for name, run in runs.items()} == told
+    assert rows.final(sender.send("quick"))["status"] == "completed"  # it was behind them in the queue
+    wait_until(lambda: not books.leftovers(), "nothing is left")
+    assert [attempts(fleet, run) for run in runs.values()] == [[1]] * len(told)
+    assert "Unrecoverable error" not in worker.process.output()
