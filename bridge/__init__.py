@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bridge.current import current_run
     from bridge.errors import (
         ArgumentError,
         DeclarationError,
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from bridge.extension import Bridge
     from bridge.limits import Limit, Rate
     from bridge.limits.fence import LeaseLost
-    from bridge.run import Run, current_run
+    from bridge.run import Run
     from bridge.settings import BridgeSettings
 
 __all__ = [
@@ -43,7 +44,7 @@ _HOMES = {
     "Limit": "limits",
     "Rate": "limits",
     "Run": "run",
-    "current_run": "run",
+    "current_run": "current",
 }
 
 

@@ -118,8 +118,12 @@ class Appender:
         """Append now what this reporter has pending, and wait for what the thread has taken of it already."""
         self.flush(reporter)
         if not self._away:
-            with self._turn, self._sending:
-                pass
+            try:
+                self._turn.is_taken = True
+                with self._sending:
+                    pass
+            finally:
+                self._turn.is_taken = False
 
     def look(self, reporter: Reporter) -> None:
         """Ask now whether the reporter still has its lease."""
@@ -143,10 +147,13 @@ class Appender:
         if self._turn.is_taken:
             self._interrupting.extend(gather())
             return
-        with self._turn:
+        try:
+            self._turn.is_taken = True
             with self._lock:
                 self._add(gather())
             self._send(again)
+        finally:  # nothing is called here, where a handler that raises could leave the turn taken
+            self._turn.is_taken = False
         if self._interrupting:
             self._append(list)
 
@@ -251,12 +258,6 @@ class _Turn(threading.local):
     """Whether this thread is in the midst of an append."""
 
     is_taken = False
-
-    def __enter__(self) -> None:
-        self.is_taken = True
-
-    def __exit__(self, *_: object) -> None:
-        self.is_taken = False
 
 
 _appenders: WeakSet[Appender] = WeakSet()

@@ -11,7 +11,7 @@ from redis import Redis
 
 from bridge.checkpoint import Checkpoint, Counts, Kept
 from bridge.events import Patch
-from bridge.limits.own_connection import Command
+from bridge.own_connection import Command
 from bridge.scripts import milliseconds, source
 
 STAYS: Final = timedelta(hours=1)

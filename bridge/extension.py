@@ -15,6 +15,7 @@ from kombu.utils.imports import symbol_by_name
 
 from bridge.appender import Appender
 from bridge.clock import SharedClock
+from bridge.current import current_run
 from bridge.errors import ArgumentError, SettingsError
 from bridge.header import HEADER, counted, earlier_in, holder_in
 from bridge.lifecycle import Identity, started
@@ -27,9 +28,10 @@ from bridge.limits.names import Names
 from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
 from bridge.outbox import Outbox, OutboxUnavailable, RedisOutbox
 from bridge.publication import Publication, identify, publication
-from bridge.run import Run, current_run
+from bridge.run import Run
+from bridge.sending import sending
 from bridge.settings import BridgeSettings
-from bridge.signals import Signals, publishing
+from bridge.signals import Signals
 from bridge.task import BridgeTask
 
 
@@ -60,7 +62,7 @@ class Bridge:
         app.task = _checking(app, names)
         app._task_from_fun = _reporting(app._task_from_fun, names)
         app.register_task = _naming(app.register_task, names)
-        app.send_task = publishing(app)
+        app.send_task = sending(app)
         app.bridge = self
         self.signals = Signals(self)
 

@@ -19,7 +19,7 @@ from bridge.clock import SharedClock
 from bridge.errors import TaskcastError
 from bridge.events import Patch, encode
 from bridge.fullness import outbox_gauge
-from bridge.limits.own_connection import Command, OwnConnection
+from bridge.own_connection import Command, OwnConnection
 from bridge.settings import OutboxSettings
 
 log = logging.getLogger(__name__)

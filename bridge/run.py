@@ -1,25 +1,22 @@
 """A run as its own body sees it: progress, steps, log lines, result link, checkpoint.
 
-Every call is memory only; the appender carries it away. `current_run()` reaches the run from helper
-functions; outside of a worker the same calls check their arguments and do nothing.
+Every call is memory only; the appender carries it away. See `bridge.current` for the run that executes.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import os
 import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
-from contextvars import ContextVar
 from typing import Any, Final, Protocol, TypeVar
 
 from bridge.appender import Reporter
-from bridge.checkpoint import Checkpoint, Counts, Kept
+from bridge.checkpoint import Checkpoint, Counts
 from bridge.errors import ArgumentError, PayloadTooLarge
-from bridge.events import LOG_LEVELS, LogLine, Patch, fold, run_uuid
+from bridge.events import LOG_LEVELS, LogLine, Patch, fold
 from bridge.given import LARGEST_COUNT, checkpoint_state, count, line_data
 from bridge.lifecycle import Identity
 from bridge.limits.fence import lease_lost
@@ -269,6 +266,11 @@ class Run:
         """Whether its end was handed on, and nothing has been told since."""
         return self._has_ended and not self._marked
 
+    def in_forked_child(self) -> None:
+        """What is pending is the parent's to tell, and its appender may have held the lock."""
+        self._lock = threading.Lock()
+        self._pending, self._marked = [], False
+
     # What the appender asks
 
     def due(self, now: float) -> float:
@@ -319,57 +321,6 @@ class Run:
             )  # fmt: skip
             self.log(shorten(text, LOG_LIMIT))
         return shorten(text)
-
-
-_current: ContextVar[Run | None] = ContextVar("taskcast_run", default=None)
-
-
-def current_run() -> Run | None:
-    """The run whose body is executing here, or None outside of a worker."""
-    return _current.get()
-
-
-def detached_run() -> Run:
-    """A run that goes nowhere: the progress API outside of a worker, as in a unit test of a body."""
-    identity = Identity(run_id=run_uuid("detached"), root_id=run_uuid("detached"), task="detached")
-    return Run(identity, 1, _Nowhere(), _Nowhere(), math.inf)
-
-
-class _Nowhere:
-    def mark(self, reporter: Any) -> None: ...
-
-    def flush(self, reporter: Any) -> None: ...
-
-    def settle(self, reporter: Any) -> None: ...
-
-    def look(self, reporter: Any) -> None: ...
-
-    def append(self, entries: Any) -> None: ...
-
-    def fullness(self) -> float:
-        return 0.0
-
-    def take_checkpoint(self, checkpoint: Checkpoint) -> Kept:
-        return Kept()
-
-    def save_checkpoint(self, checkpoint: Checkpoint) -> bool:
-        return True
-
-
-def enter(run: Run | None) -> None:
-    """Make `run` the current one of this thread or greenlet."""
-    _current.set(run)
-
-
-def _forget_parent() -> None:
-    # What is pending is the parent's to tell, and its appender may have held the lock.
-    run = _current.get()
-    if run is not None:
-        run._lock = threading.Lock()
-        run._pending, run._marked = [], False
-
-
-os.register_at_fork(after_in_child=_forget_parent)
 
 
 def _shown(counts: Counts) -> dict[str, Any]:

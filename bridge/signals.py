@@ -10,15 +10,12 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from celery import Celery, signals, uuid
-from celery.exceptions import OperationalError
+from celery import Celery, signals
 
 from bridge import lifecycle
-from bridge.clock import counted_from_now
+from bridge.current import current_run, enter
 from bridge.errors import ArgumentError
 from bridge.events import LogLine, Patch, run_uuid
 from bridge.header import HEADER
@@ -26,7 +23,8 @@ from bridge.limits.gatekeeper import Gatekeeper
 from bridge.limits.reasons import reason
 from bridge.pool_process import let_runs_end
 from bridge.request import ended_because, goes_on_after_report, reported_request
-from bridge.run import Run, current_run, enter
+from bridge.run import Run
+from bridge.sending import from_now, sender_of
 
 if TYPE_CHECKING:
     from bridge.extension import Bridge
@@ -76,7 +74,7 @@ class Signals:
         given = headers.get(HEADER)
         header = {**(given if isinstance(given, dict) else {}), "publication": secrets.token_hex(8)}
         headers[HEADER] = header
-        self._bridge.clock.correct(headers, _from_now.get())
+        self._bridge.clock.correct(headers, from_now())
         if not self._mirrored(sender):
             return
         published = self._bridge.publication(sender, headers, body, routing_key)
@@ -243,7 +241,7 @@ class Signals:
 
     def _is_ours(self, task: str) -> bool:
         app: Celery = self._bridge.app
-        publisher = _publisher.get()
+        publisher = sender_of()
         return app is publisher if publisher is not None else task in app.tasks
 
     def _follows(self, task: Any) -> bool:
@@ -317,29 +315,3 @@ def _close_at_end(blueprint: Any, gatekeeper: Gatekeeper) -> None:
             gatekeeper.close()
 
     blueprint.on_stopped = closing
-
-
-_publisher: ContextVar[Celery | None] = ContextVar("taskcast_publisher", default=None)
-_from_now: ContextVar[frozenset[str]] = ContextVar("taskcast_from_now", default=frozenset())
-
-
-def publishing(app: Celery) -> Callable[..., Any]:
-    """`app.send_task`, through which every message of the app goes: tells who publishes, and who could not.
-
-    Celery's signal names the task only, which several apps of one process may have.
-    """
-    send = app.send_task
-
-    def send_task(name: str, *args: Any, task_id: str | None = None, **options: Any) -> Any:
-        task_id = task_id or uuid()
-        token, before = _publisher.set(app), _from_now.set(counted_from_now(options))
-        try:
-            return send(name, *args, task_id=task_id, **options)
-        except OperationalError:
-            app.bridge.signals.publication_failed(task_id)
-            raise
-        finally:
-            _publisher.reset(token)
-            _from_now.reset(before)
-
-    return send_task

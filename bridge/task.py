@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from celery import Task
 
+from bridge.current import current_run, detached_run
 from bridge.errors import PublicError
 from bridge.limits.control import LimitsUnavailable
 from bridge.limits.declared import Concurrency, Rate
@@ -18,7 +19,7 @@ from bridge.limits.targets import WHOLE
 from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
 from bridge.pool_process import ending, handing_over
 from bridge.replacement import counting_on
-from bridge.run import Run, current_run, detached_run
+from bridge.run import Run
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from redis import Redis
 
 from bridge.limits.answers import Answer, Ask, Ended, Moved, Parcel, Swept, Unacked, Victim
-from bridge.limits.own_connection import OwnConnection
+from bridge.own_connection import OwnConnection
 from bridge.scripts import milliseconds, source
 
 TOMBSTONE: Final = timedelta(minutes=1)

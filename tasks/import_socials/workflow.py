@@ -15,8 +15,9 @@ from celery import chain, chord, group
 from celery.exceptions import SoftTimeLimitExceeded
 
 from bridge import LeaseLost, Limit
+from bridge.current import current_run, detached_run
 from bridge.errors import KeyRefused, PublicError, SchemaMissing, SupabaseUnavailable
-from bridge.run import Run, current_run, detached_run
+from bridge.run import Run
 from config.settings import settings
 from tasks.celery import app
 from tasks.import_socials.classifying import embed_account, refresh_topics

@@ -16,9 +16,9 @@ from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from bridge.limits.answers import Ask, Parcel, Unacked
 from bridge.limits.broker import _keep_client
-from bridge.limits.own_connection import OwnConnection
 from bridge.limits.scripts import LimitScripts
 from bridge.local.running import RunningStack
+from bridge.own_connection import OwnConnection
 
 LEASE = timedelta(minutes=1)
 

@@ -194,7 +194,7 @@ def test_a_forked_child_reports_although_the_parent_was_appending(
 def test_a_run_whose_lock_is_held_at_a_fork_reports_in_the_child(
     appender: Appender, outbox: SlowOutbox
 ) -> None:
-    from bridge.run import enter
+    from bridge.current import enter
 
     run = Run(Identity(ROOT, ROOT, "t"), 1, appender, outbox, 0.01)
     enter(run)

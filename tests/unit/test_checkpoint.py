@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from bridge.appender import Appender, Reporter
 from bridge.checkpoint import Checkpoint, Kept, order
+from bridge.current import detached_run
 from bridge.errors import ArgumentError, PayloadTooLarge
 from bridge.given import CHECKPOINT_LIMIT
 from bridge.lifecycle import Identity
 from bridge.limits.fence import LeaseLost
 from bridge.outbox import OutboxUnavailable
-from bridge.run import Run, detached_run
+from bridge.run import Run
 from bridge.settings import OutboxSettings
 from bridge.testing import MemoryOutbox
 from tests.waiting import wait_until

@@ -16,8 +16,8 @@ from celery import Task as CeleryTask
 
 from bridge import ArgumentError, Bridge, DeclarationError, Limit, Rate, SettingsError
 from bridge.checkpoint import Checkpoint, Kept
+from bridge.current import detached_run
 from bridge.options import Declaration
-from bridge.run import detached_run
 
 USER = str(uuid4())
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from bridge.appender import Appender
+from bridge.current import current_run, detached_run, enter
 from bridge.errors import ArgumentError, PayloadTooLarge
 from bridge.events import Patch, fold
 from bridge.lifecycle import Identity, completed
 from bridge.outbox import Entry, OutboxUnavailable
-from bridge.run import Run, current_run, detached_run, enter
+from bridge.run import Run
 from bridge.settings import OutboxSettings
 from bridge.testing import MemoryOutbox
 from tests.waiting import wait_until

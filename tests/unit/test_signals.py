@@ -14,11 +14,11 @@ from celery import Celery, Task, chain, chord, group, signals
 from celery.app.task import Context
 from celery.contrib.testing.worker import start_worker
 
+from bridge.current import current_run
 from bridge.errors import ArgumentError
 from bridge.events import FINAL_STATUSES, run_uuid
 from bridge.extension import Bridge
 from bridge.lifecycle import members_waiting_for
-from bridge.run import current_run
 from bridge.settings import BridgeSettings, LimitSettings
 from bridge.testing import MemoryOutbox, MemoryRows
 from tests.waiting import wait_until

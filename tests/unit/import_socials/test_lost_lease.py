@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bridge import LeaseLost
-from bridge.run import Run, detached_run, enter
+from bridge.current import detached_run, enter
+from bridge.run import Run
 from config.settings import settings
 from tasks.import_socials import workflow
 from tasks.import_socials.models import Provider
