@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from celery.concurrency.asynpool import AsynPool
+from celery.signals import worker_init
 
 from bridge import Bridge, BridgeSettings, Limit, current_run
 from tests.acceptance.limits.ledger import LEDGER, TICK, noted
@@ -29,6 +31,23 @@ app.conf.update(
     result_backend_always_retry=True,  # else a run that ends while Redis is away has failed
 )
 Bridge(app, settings)
+
+
+@worker_init.connect
+def read_slowly(**_: Any) -> None:
+    """The worker's main process takes its time over a result that it has taken out of a pipe."""
+    if not os.environ.get("TASKCAST_TEST_READS_SLOWLY"):
+        return
+    go = Path(os.environ[LEDGER]).with_name("go-reads")
+    count = AsynPool.on_job_ready
+
+    def counting(*args: Any) -> None:
+        go.with_name("at-reads").touch()
+        while not go.exists():
+            time.sleep(TICK)
+        count(*args)
+
+    AsynPool.on_job_ready = counting
 
 
 def number() -> int:

@@ -292,3 +292,66 @@ def test_a_run_that_does_not_get_over_its_end_is_stopped_all_the_same(
     wait_until(lambda: fleet.ledger.ends()[runs["ends"]] == 2, "it is executed again")
     assert story.end()["ends"]["status"] == "completed"
     nothing_is_held(books, story)
+
+
+def test_a_worker_that_is_stopped_coldly_as_it_reads_a_result_does_not_wait_for_itself(
+    story: Story, post: Post, books: Keys, tmp_path: Path
+) -> None:
+    """The process that sent the result waits half a minute to see it counted."""
+    fleet, runs = story.fleet, story.runs
+    fleet.env["TASKCAST_TEST_READS_SLOWLY"] = "1"
+    worker = fleet.start("prefork", 1)
+    runs["ends"] = post.send("plain", "", 0.05)
+    wait_until((tmp_path / "at-reads").exists, "it reads the result")
+    os.kill(worker.pid, signal.SIGQUIT)
+    worker.process.says("Cold shutdown (MainProcess)", 10)
+    fleet.go("reads")
+    worker.process.end(0)
+    fleet.start("prefork", 1)
+    runs["after"] = post.send("plain", "", 0.05)
+    found = story.end()
+    assert {row["status"] for row in found.values()} == {"completed"}
+    assert {kind: story.times(kind) for kind in runs} == {"ends": 1, "after": 1}
+    nothing_is_held(books, story)
+
+
+def test_a_result_that_nobody_has_read_when_the_worker_is_stopped_coldly_counts(
+    story: Story, post: Post, books: Keys
+) -> None:
+    fleet, runs = story.fleet, story.runs
+    worker = fleet.start("prefork", 2)
+    runs.update((kind, post.send(kind, "long")) for kind in ("plain", "early"))
+    wait_until(lambda: executing(fleet, *runs.values()), "they execute")
+    os.kill(worker.pid, signal.SIGSTOP)
+    fleet.go("long")
+    wait_until(lambda: {*map(story.status, runs)} == {"completed"}, "their processes have told of their ends")
+    at = now()
+    wait_until(lambda: now() > at + 0.3, "they have written the results")
+    os.kill(worker.pid, signal.SIGQUIT)
+    os.kill(worker.pid, signal.SIGCONT)
+    worker.process.end(0)
+    fleet.start("prefork", 1)
+    runs["after"] = post.send("plain", "", 0.05)
+    found = story.end()
+    assert {row["status"] for row in found.values()} == {"completed"}
+    assert {kind: story.times(kind) for kind in runs} == dict.fromkeys(runs, 1)
+    nothing_is_held(books, story)
+
+
+def test_a_process_that_is_told_to_stop_as_its_run_ends_stops_after_it(
+    story: Story, post: Post, books: Keys, tmp_path: Path
+) -> None:
+    """Its run is revoked; Celery takes what that process executes next for revoked, too."""
+    fleet, runs = story.fleet, story.runs
+    worker = fleet.start("prefork", 1)
+    runs["ends"] = post.send("lingers", "after_return")
+    wait_until((tmp_path / f"at-{runs['ends']}").exists, "it lingers")
+    [child] = worker.pool()
+    post.app.control.revoke(runs["ends"], terminate=True)
+    worker.process.says("Terminating")
+    fleet.go("after_return")
+    runs["after"] = post.send("plain", "", 0.05)
+    wait_until(lambda: not child.is_running(), "the process ends")
+    assert story.end()["after"]["status"] == "completed"
+    assert {kind: story.times(kind) for kind in runs} == {"ends": 1, "after": 1}
+    nothing_is_held(books, story)
