@@ -19,7 +19,7 @@ from bridge.current import current_run, enter
 from bridge.errors import ArgumentError
 from bridge.events import LogLine, Patch, run_uuid
 from bridge.header import HEADER
-from bridge.limits.gatekeeper import Gatekeeper
+from bridge.limits.gatekeeper import Gatekeeper, open_when_ready
 from bridge.limits.reasons import reason
 from bridge.pool_process import let_runs_end
 from bridge.request import ended_because, goes_on_after_report, reported_request
@@ -93,7 +93,7 @@ class Signals:
             except Exception as error:  # Celery would log it, and start a worker that limits nothing
                 log.critical("no limits can be kept here, so this worker does not start", exc_info=error)
                 raise SystemExit(1) from error
-            _opened_when_ready(sender, self._bridge.gatekeeper)
+            open_when_ready(sender, self._bridge.gatekeeper)
 
     def worker_process_init(self, **_: Any) -> None:
         let_runs_end()
@@ -286,32 +286,3 @@ class Signals:
 
     def _patch(self, root_id: str, patch: Patch) -> None:
         self._bridge.appender.append([(root_id, patch)])
-
-
-def _opened_when_ready(worker: Any, gatekeeper: Gatekeeper) -> None:
-    """Open with the consumer; `worker_ready` comes of Celery's program only, not of its test fixtures."""
-    ready = worker.ready_callback
-
-    def opening(consumer: Any) -> None:
-        try:
-            gatekeeper.open(consumer)
-        except Exception:
-            consumer.init_callback = opening  # Celery asks once, and may go on with another connection
-            raise
-        _close_at_end(worker.blueprint, gatekeeper)
-        ready(consumer)
-
-    worker.ready_callback = opening
-
-
-def _close_at_end(blueprint: Any, gatekeeper: Gatekeeper) -> None:
-    """Close with the last part of the worker; `worker_shutdown` comes of a warm shutdown only."""
-    stopped = blueprint.on_stopped
-
-    def closing() -> None:
-        try:
-            stopped()
-        finally:
-            gatekeeper.close()
-
-    blueprint.on_stopped = closing

@@ -107,6 +107,35 @@ class Gatekeeper:
             self._lifeline.stop()
 
 
+def open_when_ready(worker: Any, gatekeeper: Gatekeeper) -> None:
+    """Open with the consumer; `worker_ready` comes of Celery's program only, not of its test fixtures."""
+    ready = worker.ready_callback
+
+    def opening(consumer: Any) -> None:
+        try:
+            gatekeeper.open(consumer)
+        except Exception:
+            consumer.init_callback = opening  # Celery asks once, and may go on with another connection
+            raise
+        _close_at_end(worker.blueprint, gatekeeper)
+        ready(consumer)
+
+    worker.ready_callback = opening
+
+
+def _close_at_end(blueprint: Any, gatekeeper: Gatekeeper) -> None:
+    """Close with the last part of the worker; `worker_shutdown` comes of a warm shutdown only."""
+    stopped = blueprint.on_stopped
+
+    def closing() -> None:
+        try:
+            stopped()
+        finally:
+            gatekeeper.close()
+
+    blueprint.on_stopped = closing
+
+
 def _positions(bridge: Bridge, link: Link) -> Positions:
     return Positions(
         link.scripts,
