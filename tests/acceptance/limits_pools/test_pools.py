@@ -90,10 +90,10 @@ def test_messages_of_the_first_protocol_are_limited_too(
 
 
 def test_a_waiting_run_of_the_first_protocol_can_be_revoked(
-    fleet: Fleet, stack: RunningStack, door: Callable[[str], Path]
+    fleet: Fleet, stack: RunningStack, history: History, door: Callable[[str], Path]
 ) -> None:
     gate = door("gate")
-    fleet.app.one.delay(until=str(gate))
+    history.wait_for_starts([fleet.app.one.delay(until=str(gate)).id])
     waiting = publish_as_celery_3(fleet.app, "one", (), fleet.queue("common"))
     wait_until(lambda: rows(stack, [waiting]).get(waiting, {}).get("status") == "waiting", "it waits")
     fleet.app.app.control.revoke(waiting)
