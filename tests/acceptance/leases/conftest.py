@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -18,6 +19,7 @@ from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings
 from tests.acceptance.limits.fleet import Fleet
 from tests.acceptance.limits.ledger import now
+from tests.acceptance.limits.proxy import Proxy
 from tests.acceptance.limits.state import Books, Sender
 from tests.conftest import settings_on
 from tests.lines import whole_lines
@@ -146,6 +148,16 @@ def sender(settings: BridgeSettings) -> Iterator[Post]:
 
 
 @pytest.fixture
+def proxy(settings: BridgeSettings) -> Iterator[Proxy]:
+    """What a worker's way to Redis can be cut or frozen at."""
+    port = urlsplit(settings.outbox.redis_url).port
+    assert port is not None
+    made = Proxy(port)
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def new_fleet(settings: BridgeSettings, tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
     """Makes a fleet, whose workers the test starts."""
     made: list[Fleet] = []
@@ -163,6 +175,13 @@ def new_fleet(settings: BridgeSettings, tmp_path: Path) -> Iterator[Callable[...
 def fleet(new_fleet: Callable[..., Fleet]) -> Fleet:
     """Workers to be started by the test."""
     return new_fleet()
+
+
+@pytest.fixture
+def distant(new_fleet: Callable[..., Fleet], settings: BridgeSettings, proxy: Proxy) -> Fleet:
+    """Workers that reach Redis through the proxy alone."""
+    outbox = settings.outbox.model_copy(update={"redis_url": proxy.url})
+    return new_fleet(settings.model_copy(update={"outbox": outbox}))
 
 
 def attempts(fleet: Fleet, run: str) -> list[int]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
-
 import pytest
 import redis
 
@@ -18,30 +15,19 @@ from tests.waiting import wait_until
 ENDS = {"returns": "completed", "fails": "failed", "again": "completed"}
 
 
-@pytest.fixture
-def proxy(settings: BridgeSettings) -> Iterator[Proxy]:
-    port = urlsplit(settings.outbox.redis_url).port
-    assert port is not None
-    made = Proxy(port)
-    yield made
-    made.close()
-
-
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 @pytest.mark.parametrize("when", ["meanwhile", "afterwards"])
 def test_what_executes_when_the_connection_breaks_ends_once_in_the_same_worker(
     pool: str,
     when: str,
     proxy: Proxy,
-    new_fleet: Callable[..., Fleet],
-    settings: BridgeSettings,
+    distant: Fleet,
     sender: Post,
     rows: Rows,
     books: Leases,
     client: redis.Redis,
 ) -> None:
-    outbox = settings.outbox.model_copy(update={"redis_url": proxy.url})
-    fleet = new_fleet(settings.model_copy(update={"outbox": outbox}))
+    fleet = distant
     worker = fleet.start(pool, len(ENDS) + 1)  # one is free, so it asks for more all the while
     runs = {name: sender.send("silent", name) for name in ENDS}
     wait_until(lambda: executing(fleet, *runs.values()), "all execute")
@@ -73,15 +59,14 @@ def test_what_executes_when_the_connection_breaks_ends_once_in_the_same_worker(
 def test_what_ended_in_a_worker_that_was_taken_for_dead_is_not_executed_again(
     pool: str,
     proxy: Proxy,
-    new_fleet: Callable[..., Fleet],
+    distant: Fleet,
     settings: BridgeSettings,
     sender: Post,
     rows: Rows,
     books: Leases,
 ) -> None:
     """Its messages are in their queue again before it can tell."""
-    outbox = settings.outbox.model_copy(update={"redis_url": proxy.url})
-    fleet = new_fleet(settings.model_copy(update={"outbox": outbox}))
+    fleet = distant
     told = {name: status for name, status in ENDS.items() if name != "again"}  # which waits to be sent
     worker = fleet.start(pool, len(told) + 1)
     fleet.env.update(environment(settings))

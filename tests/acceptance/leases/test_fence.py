@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -97,15 +96,6 @@ def test_an_attempt_that_nobody_has_taken_over_keeps_its_run(
     assert (rows.final(run)["attempt"], rows.last[run]["result"]) == (1, 1)
     assert len(fleet.ledger.of(run)) == 1
     wait_until(lambda: not books.leftovers(), "nothing is left")
-
-
-@pytest.fixture
-def proxy(settings: BridgeSettings) -> Iterator[Proxy]:
-    port = urlsplit(settings.outbox.redis_url).port
-    assert port is not None
-    made = Proxy(port)
-    yield made
-    made.close()
 
 
 def test_runs_start_while_redis_is_away_and_are_leased_when_it_is_back(
