@@ -62,7 +62,7 @@ def told(task: Any, name: str) -> Iterator[int]:
                 signal.sigtimedwait([], 0.02)
                 alive()
         except LeaseLost:
-            (folder() / f"lost-{task.request.id}").write_text(str(number))
+            (folder() / f"lost-{task.request.id}").write_text(f"{number}\n")
             raise
         yield number
 

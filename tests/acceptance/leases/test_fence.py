@@ -14,6 +14,7 @@ from tests.acceptance.leases.conftest import Leases, Post, Rows, attempts, execu
 from tests.acceptance.limits.fleet import Fleet, Worker
 from tests.acceptance.limits.ledger import now
 from tests.acceptance.limits.proxy import Proxy
+from tests.lines import whole_lines
 from tests.waiting import wait_until
 
 ENDS = ("returns", "fails", "again")
@@ -62,10 +63,10 @@ def test_an_attempt_that_has_lost_its_lease_is_told_and_changes_nothing_any_more
     before = {run: rows.last[run]["seq"] for run in runs}
     send(first, signal.SIGCONT)
     at = now()
-    wait_until(lost(fleet, meets).exists, "the body is told")
+    told = wait_until(lambda: whole_lines(lost(fleet, meets)), "the body is told")
     print(f"\n{pool}: told after {now() - at:.2f} s")
     assert now() - at < LOOKS
-    assert lost(fleet, meets).read_text() == "1"
+    assert told == ["1"]
     first.process.end()
     assert all(fleet.ledger.of(run)[0].end for run in runs)
     assert rows.last[over]["seq"] == before[over]

@@ -67,9 +67,9 @@ def _until(path: str | None, pause: float) -> None:
 
 
 @app.task(bind=True, concurrency=3)
-def three(self: Any, pause: float = 0.02, label: str = "") -> str:
+def three(self: Any, pause: float = 0.02, label: str = "", until: str | None = None) -> str:
     with noted(self, label):
-        time.sleep(pause)
+        _until(until, pause)
     return label
 
 
@@ -127,9 +127,9 @@ def sharing(self: Any, pause: float = 0.02, until: str | None = None) -> None:
 
 
 @app.task(bind=True, concurrency=Limit(2, name="shared"))
-def sharing_too(self: Any, pause: float = 0.02) -> None:
+def sharing_too(self: Any, pause: float = 0.02, until: str | None = None) -> None:
     with noted(self):
-        time.sleep(pause)
+        _until(until, pause)
 
 
 @app.task(bind=True, concurrency=Limit(1, key="customer"), on_limit="drop")

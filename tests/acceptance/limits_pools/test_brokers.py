@@ -135,11 +135,15 @@ def test_a_worker_says_at_its_start_how_waiting_runs_come_back(site: Site) -> No
         process.says(f"Started consuming from {site.settings.outbox.prefix}-common.granted")
 
 
-def test_never_above_the_limit_and_none_lost_or_doubled(site: Site, history: History) -> None:
-    soon = datetime.now(UTC) + timedelta(seconds=0.3)
-    runs = [site.send("three", pool=pool) for pool in ("common", "prefork", "threads") for _ in range(10)]
-    runs += [site.send("three", eta=soon), site.send("three", countdown=0.2), site.send("three", expires=60)]
-    runs += [site.send("three", priority=number) for number in range(3)]
+def test_never_above_the_limit_and_none_lost_or_doubled(
+    site: Site, history: History, door: Callable[[str], Path]
+) -> None:
+    soon, gate = datetime.now(UTC) + timedelta(seconds=0.3), door("gate")
+    ways: list[dict[str, Any]] = [{"pool": pool} for pool in ("common", "prefork", "threads")] * 10
+    ways += [{"eta": soon}, {"countdown": 0.2}, {"expires": 60}, *({"priority": n} for n in range(3))]
+    runs = [site.send("three", 0.02, "", str(gate), **way) for way in ways]
+    history.wait_for_starts(runs, 3)
+    gate.touch()
     retried = [site.send("three_again", 2) for _ in range(6)]
     for run in (*runs, *retried):
         AsyncResult(run, app=site.client).get(timeout=40)

@@ -115,12 +115,15 @@ def test_a_better_priority_goes_first(
 
 
 def test_one_limit_is_shared_by_two_tasks_on_two_queues_of_two_workers(
-    fleet: Fleet, history: History
+    fleet: Fleet, history: History, door: Door
 ) -> None:
-    app, runs = fleet.app, []
+    app, gate, runs = fleet.app, door("gate"), []
+    held_open = {"until": str(gate)}
     for _ in range(15):
-        runs.append(app.sharing.apply_async(queue=fleet.queue("threads")).id)
-        runs.append(app.sharing_too.apply_async(queue=fleet.queue("gevent")).id)
+        runs.append(app.sharing.apply_async(kwargs=held_open, queue=fleet.queue("threads")).id)
+        runs.append(app.sharing_too.apply_async(kwargs=held_open, queue=fleet.queue("gevent")).id)
+    history.wait_for_starts(runs, 2)
+    gate.touch()
     history.wait_for_ends(runs)
     assert history.most_at_once(runs) == 2
     assert {each.task for each in history.of(runs)} == {"sharing", "sharing_too"}

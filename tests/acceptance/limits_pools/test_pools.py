@@ -81,9 +81,12 @@ def test_retried_and_replaced_runs_are_counted_anew(
 
 
 def test_messages_of_the_first_protocol_are_limited_too(
-    fleet: Fleet, stack: RunningStack, history: History
+    fleet: Fleet, stack: RunningStack, history: History, door: Callable[[str], Path]
 ) -> None:
-    runs = [publish_as_celery_3(fleet.app, "three", (0.02,), fleet.queue("common")) for _ in range(12)]
+    gate, queue = door("gate"), fleet.queue("common")
+    runs = [publish_as_celery_3(fleet.app, "three", (0.02, "", str(gate)), queue) for _ in range(12)]
+    history.wait_for_starts(runs, 3)
+    gate.touch()
     final_rows(stack, runs, timeout=40)
     assert history.most_at_once(runs) == 3
     assert history.doubled(runs) == {}
