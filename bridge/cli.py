@@ -30,11 +30,11 @@ def bridge(context: click.Context) -> None:
     """Run the bridge: outbox to Supabase rows and Realtime Broadcast; `bridge dead`: what it set apart."""
     if context.invoked_subcommand is not None:
         return
-    from bridge import publisher
+    from bridge.publisher import process
 
     settings = _settings(context)
     _log_to_stderr()
-    or_one_line(lambda: publisher.run(settings, bridge_of(context)))
+    or_one_line(lambda: process.run(settings, bridge_of(context)))
 
 
 @bridge.group(invoke_without_command=True)
@@ -42,7 +42,7 @@ def bridge(context: click.Context) -> None:
 @click.pass_context
 def dead(context: click.Context, as_json: bool) -> None:
     """List the run events that can never be written: each with its reason."""
-    from bridge import dead_commands
+    from bridge.publisher import dead_commands
 
     context.obj = dead_commands.DeadCommands(bridge_of(context).settings.outbox)
     if context.invoked_subcommand is None:

@@ -1,6 +1,6 @@
 """All Celery signals: each becomes a patch of the run it tells of.
 
-Ways out of a run that send no signal are told by `bridge.request`; a worker that is gone as a whole
+Ways out of a run that send no signal are told by `bridge.worker.request`; a worker that is gone as a whole
 can tell nothing; its runs are for those that are left, and for `bridge.reaper`.
 """
 
@@ -21,10 +21,10 @@ from bridge.events import LogLine, Patch, run_uuid
 from bridge.header import HEADER
 from bridge.limits.gatekeeper import Gatekeeper, open_when_ready
 from bridge.limits.reasons import reason
-from bridge.pool_process import let_runs_end
-from bridge.request import ended_because, goes_on_after_report, reported_request
 from bridge.run import Run
 from bridge.sending import from_now, sender_of
+from bridge.worker.pool_process import let_runs_end
+from bridge.worker.request import ended_because, goes_on_after_report, reported_request
 
 if TYPE_CHECKING:
     from bridge.extension import Bridge
@@ -195,7 +195,7 @@ class Signals:
     def process_shutdown(self, **_: Any) -> None:
         self._bridge.appender.close()
 
-    # Told by bridge.task, bridge.request and bridge.limits.admission
+    # Told by bridge.task, bridge.worker.request and bridge.limits.admission
 
     def told_of(self, meta: str, fields: dict[str, Any]) -> None:
         """A run whose worker died, or was taken for dead; `meta` tells whose it is."""

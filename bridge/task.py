@@ -17,9 +17,9 @@ from bridge.limits.control import LimitsUnavailable
 from bridge.limits.declared import Concurrency, Rate
 from bridge.limits.targets import WHOLE
 from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
-from bridge.pool_process import ending, handing_over
 from bridge.replacement import counting_on
 from bridge.run import Run
+from bridge.worker.pool_process import ending, handing_over
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class BridgeTask(Task):
     """
 
     abstract = True
-    Request = "bridge.request:BridgeRequest"
+    Request = "bridge.worker.request:BridgeRequest"
 
     concurrency: Concurrency | None = None
     rate: Rate | list[Rate] | None = None

@@ -58,7 +58,7 @@ class Admission:
         """Before the first run asks."""
         self._consumer = consumer
 
-    # Asked by bridge.request, in the consumer's loop
+    # Asked by bridge.worker.request, in the consumer's loop
 
     def enter(self, request: Any) -> None:
         """Take the slots that the run needs, or raise `HeldBack` when it does not start now."""

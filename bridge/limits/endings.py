@@ -14,7 +14,7 @@ from bridge.limits.attempts import task_id_of
 from bridge.limits.broker import Broker
 from bridge.limits.gates import quoted
 from bridge.limits.link import Link
-from bridge.request import unstarted
+from bridge.worker.request import unstarted
 
 if TYPE_CHECKING:
     from bridge.extension import Bridge

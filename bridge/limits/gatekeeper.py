@@ -20,7 +20,7 @@ from bridge.limits.lifeline import Lifeline
 from bridge.limits.link import Link
 from bridge.limits.pacer import Action, Pacer
 from bridge.limits.positions import Positions
-from bridge.pool import (
+from bridge.worker.pool import (
     remember_what_executes,
     stop_out_of_handlers,
     stop_what_was_given,

@@ -114,7 +114,7 @@ class Leases:
             if ended.ask.member == member:
                 self._free(ended)
 
-    # Asked by bridge.request
+    # Asked by bridge.worker.request
 
     def leave(self, request: Any) -> None:
         """Free the slots of a run that executes no longer, once."""

@@ -28,12 +28,12 @@ from bridge.extension import Bridge
 from bridge.limits.custody import restore_orphans
 from bridge.limits.scripts import LimitScripts
 from bridge.outbox import OutboxUnavailable
+from bridge.publisher.writer import WAITED_OUT
 from bridge.reaper.mending import Mending
 from bridge.reaper.quiet import QuietRows, QuietRun, Ticket
 from bridge.reaper.verdicts import Suspicions, Verdict, verdict_on
 from bridge.reaper.whereabouts import Lookout, Whereabouts
 from bridge.scripts import LeaseScripts
-from bridge.writer import WAITED_OUT
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from bridge.dead import dead_key
 from bridge.events import Patch, encode
 from bridge.local.running import RunningStack
 from bridge.outbox import partition_of, stream_key
+from bridge.publisher.dead import dead_key
 from bridge.settings import BridgeSettings
 from tests.database import rows
 from tests.processes import CHECKOUT, bridge, environment

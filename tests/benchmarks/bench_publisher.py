@@ -27,10 +27,10 @@ from bridge.settings import BridgeSettings, BroadcastSettings, OutboxSettings, S
 
 BRIDGE = (
     "import json, logging, os, sys\n"
-    "from bridge import publisher\n"
+    "from bridge.publisher import process\n"
     "from bridge.settings import BridgeSettings\n"
     "logging.basicConfig(level=logging.WARNING)\n"
-    "publisher.run(BridgeSettings.model_validate_json(os.environ['BENCH_SETTINGS']))\n"
+    "process.run(BridgeSettings.model_validate_json(os.environ['BENCH_SETTINGS']))\n"
 )
 HOT_RUNS = 200
 

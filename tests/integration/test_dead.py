@@ -15,15 +15,15 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
-from bridge import reader as reading
 from bridge.broadcast import Broadcaster
-from bridge.dead import DeadEntries, UnknownDeadEntry, dead_key
 from bridge.errors import SupabaseUnavailable
 from bridge.events import LogLine, Patch, encode
 from bridge.local.running import RunningStack
 from bridge.outbox import RedisOutbox, partition_of, stream_key
-from bridge.publisher import Publisher
-from bridge.reader import OutboxReader
+from bridge.publisher import reader as reading
+from bridge.publisher.dead import DeadEntries, UnknownDeadEntry, dead_key
+from bridge.publisher.publisher import Publisher
+from bridge.publisher.reader import OutboxReader
 from bridge.settings import BridgeSettings
 from bridge.testing import MemoryBroadcast, MemoryRows
 from tests.conftest import User

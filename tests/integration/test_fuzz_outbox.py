@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from bridge.events import LogLine, Patch, encode
 from bridge.local.running import RunningStack
 from bridge.messages import messages_for
-from bridge.reader import Batch, Entry
+from bridge.publisher.reader import Batch, Entry
+from bridge.publisher.writer import Writer
 from bridge.rows import SupabaseRows
 from bridge.settings import SupabaseSettings
 from bridge.testing import _WRITABLE
-from bridge.writer import Writer
 from tests.database import logs, rows
 from tests.unit.test_events import RUNS, near_entries
 

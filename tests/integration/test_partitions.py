@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from redis.asyncio import Redis
 
-from bridge.partitions import Partitions
+from bridge.publisher.partitions import Partitions
 from bridge.settings import BridgeSettings
 from tests.waiting import eventually
 

@@ -23,7 +23,7 @@ from bridge.events import LogLine, Patch, encode
 from bridge.local.running import RunningStack
 from bridge.messages import Message
 from bridge.outbox import RedisOutbox, partition_of, stream_key
-from bridge.publisher import Publisher, _end
+from bridge.publisher.publisher import Publisher, _end
 from bridge.rows import Mirrored, Rows, SupabaseRows
 from bridge.settings import BridgeSettings, SupabaseSettings
 from bridge.watch import follow
@@ -34,10 +34,10 @@ from tests.waiting import eventually, wait_until
 
 REPLICA = (
     "import logging, os\n"
-    "from bridge import publisher\n"
+    "from bridge.publisher import process\n"
     "from bridge.settings import BridgeSettings\n"
     "logging.basicConfig(level=logging.INFO)\n"
-    "publisher.run(BridgeSettings.model_validate_json(os.environ['TASKCAST_TEST_SETTINGS']))\n"
+    "process.run(BridgeSettings.model_validate_json(os.environ['TASKCAST_TEST_SETTINGS']))\n"
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.budget import TokenBucket
+from bridge.publisher.budget import TokenBucket
 
 
 class Clock:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.dead import DeadEntry, burial, described, table
 from bridge.events import Patch, encode, run_uuid
-from bridge.reader import Batch, Entry
+from bridge.publisher.dead import DeadEntry, burial, described, table
+from bridge.publisher.reader import Batch, Entry
 
 RUN = run_uuid("run")
 ENTRY = DeadEntry("1795219829346-0", "3", "1795219829000-1", "set is not an object", "host:7", b"{}")

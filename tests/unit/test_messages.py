@@ -7,9 +7,9 @@ from typing import Any
 
 from bridge.events import Patch, run_uuid
 from bridge.messages import PAYLOAD_LIMIT, Message, current_messages, encoded, messages_for
+from bridge.publisher.waiting import Waiting
 from bridge.rows import Announcement, Mirrored
 from bridge.testing import MemoryRows
-from bridge.waiting import Waiting
 
 
 def announcement(

@@ -31,8 +31,8 @@ from bridge.errors import (
 from bridge.events import LogLine, Patch
 from bridge.exchange import LONGEST_ASKED
 from bridge.messages import Message, current_messages, messages_for
+from bridge.publisher.sender import Sender
 from bridge.rows import SupabaseRows
-from bridge.sender import Sender
 from bridge.settings import BroadcastSettings, SupabaseSettings
 from tests.waiting import eventually
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.messages import Message
-from bridge.waiting import Waiting
+from bridge.publisher.waiting import Waiting
 
 ANY = 1_000_000
 

@@ -15,9 +15,9 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from bridge.checkpoints import STAYS, checkpoint_key
-from bridge.dead import DEAD_LENGTH, burial, dead_key
 from bridge.events import BadEntry, Patch, decode, version_of
 from bridge.outbox import ENTRY_FIELD, FIRST_FIELD, stream_key
+from bridge.publisher.dead import DEAD_LENGTH, burial, dead_key
 from bridge.scripts import SettleScript
 
 _GROUP: Final = "bridge"

@@ -5,34 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import suppress
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from bridge.backoff import Outage
-from bridge.broadcast import Broadcaster, RealtimeBroadcaster
-from bridge.counters import Counters
-from bridge.errors import SettingsError, SupabaseUnavailable
+from bridge.broadcast import Broadcaster
+from bridge.errors import SupabaseUnavailable
 from bridge.messages import Message, current_messages, messages_for
-from bridge.partitions import Partitions
-from bridge.reader import Batch, OutboxReader
-from bridge.reaper.quiet import QuietRows
-from bridge.reaper.reaper import LEASES_QUIET, Reaper
-from bridge.rows import Mirrored, Rows, SupabaseRows
-from bridge.sender import Sender
+from bridge.publisher.counters import Counters
+from bridge.publisher.partitions import Partitions
+from bridge.publisher.reader import Batch, OutboxReader
+from bridge.publisher.sender import Sender
+from bridge.publisher.waiting import Pending
+from bridge.publisher.writer import WAITED_OUT, Writer
+from bridge.reaper.reaper import Reaper
+from bridge.rows import Mirrored, Rows
 from bridge.settings import BridgeSettings
-from bridge.waiting import Pending
-from bridge.writer import WAITED_OUT, Writer
 
-if TYPE_CHECKING:
-    from bridge.extension import Bridge
-
-log = logging.getLogger(__name__)
+log = logging.getLogger(__package__)
 
 _PATIENCE: Final = 0.25  # seconds that a pass waits for its broadcasts before it goes on without them
 _REPORT_EVERY: Final = 60.0
@@ -266,36 +261,3 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
 def _replica() -> str:
     """What tells operators which process it was."""
     return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def run(settings: BridgeSettings, bridge: Bridge | None = None) -> None:
-    """Be a bridge process until SIGTERM or SIGINT; with an app's `bridge`, its reaper as well.
-
-    Raises:
-        SettingsError, KeyRefused, SchemaMissing: nothing can work before somebody changes something.
-    """
-    asyncio.run(_serve(settings, bridge))
-
-
-async def _serve(settings: BridgeSettings, bridge: Bridge | None) -> None:
-    supabase = settings.supabase
-    if supabase is None:
-        raise SettingsError("the bridge needs a Supabase project: set SUPABASE_URL and SUPABASE_SECRET_KEY")
-    timeout = settings.publisher.request_timeout
-    async with AsyncExitStack() as stack:
-        redis = Redis.from_url(settings.outbox.redis_url)
-        stack.push_async_callback(redis.aclose)
-        rows = SupabaseRows(supabase, timeout, settings.deployment)
-        stack.push_async_callback(rows.close)
-        broadcaster = RealtimeBroadcaster(supabase, settings.broadcast.private, timeout)
-        stack.push_async_callback(broadcaster.close)
-        reaper = None
-        if bridge is not None:
-            quiet = QuietRows(supabase, timeout, settings.deployment, LEASES_QUIET * settings.limits.lease)
-            stack.push_async_callback(quiet.close)
-            reaper = Reaper(bridge, quiet, redis)
-        publisher = Publisher(settings, redis, rows, broadcaster, reaper)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, publisher.stop)
-        await publisher.run()

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from redis import Redis
 from redis.exceptions import RedisError
 
-from bridge.dead import DEAD_LENGTH, DeadEntries, described, table
 from bridge.errors import TaskcastError
+from bridge.publisher.dead import DEAD_LENGTH, DeadEntries, described, table
 from bridge.settings import OutboxSettings
 
 T = TypeVar("T")

@@ -17,10 +17,10 @@ from bridge.errors import (
     TooMuchAtOnce,
 )
 from bridge.events import Patch, fold
-from bridge.reader import Batch
+from bridge.publisher.reader import Batch
 from bridge.rows import Mirrored, Rows
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(__package__)
 
 WAITED_OUT = (SupabaseUnavailable, KeyRefused, SchemaMissing)
 

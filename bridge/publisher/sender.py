@@ -11,13 +11,13 @@ from datetime import timedelta
 
 from bridge.backoff import Outage
 from bridge.broadcast import BODY_LIMIT, Broadcaster, RateExceeded
-from bridge.budget import TokenBucket
 from bridge.errors import BatchTooLarge, KeyRefused, MessagesRefused, SupabaseUnavailable
 from bridge.messages import Message
+from bridge.publisher.budget import TokenBucket
+from bridge.publisher.waiting import Pending, Waiting
 from bridge.settings import BroadcastSettings
-from bridge.waiting import Pending, Waiting
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(__package__)
 
 _SHARE_OF_PLAN = 0.9  # the plan's counter and ours do not start their seconds together
 _ROOM = 5_000

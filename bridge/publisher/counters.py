@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.dead import DEAD_LENGTH
 from bridge.fullness import Gauge, outbox_gauge
-from bridge.reader import Batch
+from bridge.publisher.dead import DEAD_LENGTH
+from bridge.publisher.reader import Batch
 from bridge.rows import Mirrored
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(__package__)
 
 
 def _dead_gauge() -> Gauge:
