@@ -19,10 +19,15 @@ _REQUIRES: Final = re.compile(r"^-- requires (.+)$", re.MULTILINE)
 @cache
 def source(name: str) -> str:
     """The text of a command, behind the shared parts that its header requires."""
-    text = files("bridge").joinpath("lua", f"{name}.lua").read_text()
-    required = _REQUIRES.search(text)
+    command = files("bridge").joinpath("lua", f"{name}.lua").read_text()
+    required = _REQUIRES.search(command)
     parts = [source(part) for part in required[1].split(", ")] if required else []
-    return "\n".join([*parts, text])
+    return "\n".join([*parts, command])
+
+
+def text(answer: bytes | str) -> str:
+    """A word of Redis' answer, whether its client decodes or not."""
+    return answer.decode() if isinstance(answer, bytes) else answer
 
 
 class LeaseScripts:

@@ -16,6 +16,8 @@ from celery import Celery
 from celery.worker.state import active_requests, reserved_requests, scheduled_requests
 from redis import Redis
 
+from bridge.scripts import text
+
 log = logging.getLogger(__name__)
 
 _OPTIONS: Final = ("unacked_key", "unacked_index_key")
@@ -63,7 +65,7 @@ class Custody:
             return 0  # not open yet, or without a connection
         with self._app.connection_for_write() as connection:
             channel: Any = connection.default_channel
-            tags = {_text(tag) for tag in channel.client.zrange(self.keys[1], 0, -1)}
+            tags = {text(tag) for tag in channel.client.zrange(self.keys[1], 0, -1)}
             strays = tags - _known_tags(consuming.channel)
             lost = strays & self._strays  # a message on its way in is not known yet
             self._strays = strays - lost
@@ -105,7 +107,7 @@ def restore_orphans(app: Celery, redis: Redis, register: str, workers: str, aski
     found = 0
     registered: dict[Any, Any] = redis.hgetall(register)
     for raw, keys in registered.items():
-        worker = _text(raw)
+        worker = text(raw)
         if worker != asking and redis.zscore(workers, worker) is None:
             found += _restore(app, *json.loads(keys))
             redis.hdel(register, worker)
@@ -117,7 +119,7 @@ def restore_orphans(app: Celery, redis: Redis, register: str, workers: str, aski
 def _restore(app: Celery, *keys: str) -> int:
     with app.connection_for_write() as connection:
         channel: Any = connection.default_channel
-        tags = [_text(tag) for tag in channel.client.zrange(keys[1], 0, -1)]
+        tags = [text(tag) for tag in channel.client.zrange(keys[1], 0, -1)]
         return _give_back(channel, keys, tags)
 
 
@@ -128,7 +130,3 @@ def _give_back(channel: Any, keys: Any, tags: Any) -> int:
     for tag in reversed(list(tags)):
         qos.restore_by_tag(tag, leftmost=True)
     return len(tags)
-
-
-def _text(raw: bytes | str) -> str:
-    return raw.decode() if isinstance(raw, bytes) else raw

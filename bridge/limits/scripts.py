@@ -15,7 +15,7 @@ from redis import Redis
 
 from bridge.limits.answers import Answer, Ask, Ended, Moved, Parcel, Swept, Unacked, Victim
 from bridge.own_connection import OwnConnection
-from bridge.scripts import milliseconds, source
+from bridge.scripts import milliseconds, source, text
 
 TOMBSTONE: Final = timedelta(minutes=1)
 """A second delivery is recognised for as long as the run took, and this much longer."""
@@ -50,13 +50,13 @@ class LimitScripts:
             ask.mode, ask.parked_under, ask.meta, "1" if ask.early else "",
             *(_parcel(parcel) if parcel is not None else ()),
         ))  # fmt: skip
-        word, rest = _text(raw[0]), raw[1:]
+        word, rest = text(raw[0]), raw[1:]
         if word == "run":
-            return Answer(word, holder=_text(rest[0]), deaths=int(rest[1]))
+            return Answer(word, holder=text(rest[0]), deaths=int(rest[1]))
         if word == "waiting":
-            victims = tuple(Victim(*_text(each).split()[1:]) for each in rest[2:])
-            return Answer(word, position=int(rest[0]), gate=_text(rest[1]), victims=victims)
-        return Answer(word, gate=_text(rest[0]) if rest else "")
+            victims = tuple(Victim(*text(each).split()[1:]) for each in rest[2:])
+            return Answer(word, position=int(rest[0]), gate=text(rest[1]), victims=victims)
+        return Answer(word, gate=text(rest[0]) if rest else "")
 
     def lease(self, ask: Ask, holder: str, lease: timedelta) -> bool:
         """Lease an attempt that no limit holds back; False when `admit` has to decide."""
@@ -117,9 +117,9 @@ class LimitScripts:
             "limits_sweep", worker, milliseconds(lease), milliseconds(PACER_STAYS)
         )
         deaths, rest = rest[0], rest[1:]
-        died, rest = tuple(map(_text, rest[:deaths])), rest[deaths:]
+        died, rest = tuple(map(text, rest[:deaths])), rest[deaths:]
         ended = tuple(
-            Ended(_text(member), _text(why), message or b"", _text(meta or b""))
+            Ended(text(member), text(why), message or b"", text(meta or b""))
             for member, why, message, meta in zip(*[iter(rest)] * 4, strict=True)
         )
         return Swept(pacer == 1, timedelta(milliseconds=next_in), outgoing, buried, freed, died, ended)
@@ -127,7 +127,7 @@ class LimitScripts:
     def withdraw(self, task_id: str, why: str) -> Ended | None:
         """Take a waiting run out of its line, by its quoted task id, to be ended, then forgotten."""
         raw = self._call("limits_withdraw", task_id, why)
-        return Ended(_text(raw[0]), why, raw[1]) if raw else None
+        return Ended(text(raw[0]), why, raw[1]) if raw else None
 
     def forget(self, member: str, tombstone: timedelta = TOMBSTONE) -> int:
         """Drop a run that was ended without having started; returns as `release` does."""
@@ -142,14 +142,14 @@ class LimitScripts:
             "limits_declare", secrets.token_hex(8), milliseconds(lease), milliseconds(grant),
             "1" if nothing_runs else "", *pairs,
         )  # fmt: skip
-        return _text(epoch), timedelta(milliseconds=wait)
+        return text(epoch), timedelta(milliseconds=wait)
 
     def next_outgoing(self) -> tuple[str, bytes] | None:
         """Claim a granted run to publish: (member, message). What is not sent in time lines up again."""
         raw: Any = self._redis.lpop(f"{self.root}outgoing")
         if raw is None:
             return None
-        member = _text(raw)
+        member = text(raw)
         message: Any = self._redis.hget(f"{self.root}run:{member}", "message")
         return (member, message) if message else self.next_outgoing()
 
@@ -160,17 +160,17 @@ class LimitScripts:
     def holders(self, worker: str) -> dict[str, str]:
         """The holders of a worker, as Redis knows them, each with its lane."""
         held = self._redis.hgetall(f"{self.root}held:{worker}")
-        return {_text(holder): _text(lane) for holder, lane in held.items()}
+        return {text(holder): text(lane) for holder, lane in held.items()}
 
     def epoch(self) -> str:
         """What tells this memory of the limits from any before it; empty when there is none."""
         raw: Any = self._redis.hget(f"{self.root}state", "epoch")
-        return _text(raw or "")
+        return text(raw or "")
 
     def lanes(self, cursor: int, count: int) -> tuple[int, dict[str, str]]:
         """About `count` of the lanes with waiting runs, and the gate where each stands; 0 is both ends."""
         raw: Any = self._redis.hscan(f"{self.root}at", cursor, count=count)
-        return int(raw[0]), {_text(lane): _text(gate) for lane, gate in raw[1].items()}
+        return int(raw[0]), {text(lane): text(gate) for lane, gate in raw[1].items()}
 
     def length(self, lane: str) -> int:
         """How many runs wait in a lane."""
@@ -193,7 +193,7 @@ class LimitScripts:
         """The waiting runs of a stretch of a line whose place or reason is to be told anew."""
         raw = self._call("limits_positions", lane, first, last)
         return [
-            Moved(_text(raw[i]), int(raw[i + 1]), _text(raw[i + 2]), raw[i + 3] == 1)
+            Moved(text(raw[i]), int(raw[i + 1]), text(raw[i + 2]), raw[i + 3] == 1)
             for i in range(0, len(raw), 4)
         ]
 
@@ -213,7 +213,3 @@ def _parcel(parcel: Parcel) -> tuple[Any, ...]:
         parcel.message, parcel.queue, parcel.meta, parcel.expires_at,
         unacked.hash, unacked.index, unacked.tag,
     )  # fmt: skip
-
-
-def _text(raw: bytes | str) -> str:
-    return raw.decode() if isinstance(raw, bytes) else raw

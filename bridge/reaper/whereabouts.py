@@ -23,6 +23,7 @@ from redis import Redis
 from bridge.events import run_uuid
 from bridge.limits.attempts import task_id_of
 from bridge.limits.broker import GRANTED
+from bridge.scripts import text
 
 log = logging.getLogger(__name__)
 
@@ -94,23 +95,23 @@ class Lookout:
         member = self._limits.hget(f"{self._root}parked", task_id)
         if member is None:
             return None
-        gate, position = self._limits.hmget(f"{self._root}run:{_text(member)}", "gate", "position")
-        return (_text(gate), int(position)) if gate and position else None
+        gate, position = self._limits.hmget(f"{self._root}run:{text(member)}", "gate", "position")
+        return (text(gate), int(position)) if gate and position else None
 
     # What the limits keep
 
     def _kept(self) -> Iterator[str]:
         root = self._root
         for worker, _ in self._limits.zscan_iter(f"{root}workers", count=_PAGE):
-            for holder, _ in self._limits.hscan_iter(f"{root}held:{_text(worker)}", count=_PAGE):
-                yield _task_id(_text(holder))
+            for holder, _ in self._limits.hscan_iter(f"{root}held:{text(worker)}", count=_PAGE):
+                yield _task_id(text(holder))
         for name in ("grants", "ending"):
             for member, _ in self._limits.zscan_iter(f"{root}{name}", count=_PAGE):
-                yield _task_id(_text(member))
+                yield _task_id(text(member))
 
     def _parked(self) -> Iterator[str]:
         for task_id, _ in self._limits.hscan_iter(f"{self._root}parked", count=_PAGE):
-            yield unquote(_text(task_id))
+            yield unquote(text(task_id))
 
     # What the broker keeps
 
@@ -156,7 +157,7 @@ class _Broker:
         """The queues that somebody has declared."""
         for key in self._redis.scan_iter(f"{self._prefix}{_BINDINGS}*", count=1_000, _type="set"):
             for binding in self._redis.smembers(key):
-                yield _text(binding).split(_SEPARATOR)[-1]
+                yield text(binding).split(_SEPARATOR)[-1]
 
     def queued(self, queues: Iterable[str]) -> Iterator[Any]:
         """The messages in queues, and in those beside them for granted runs; from where they come in."""
@@ -211,7 +212,3 @@ def _task_id_of(message: Any) -> str | None:
 def _task_id(member: str) -> str:
     """The task id of an attempt, or of what it holds its slots under."""
     return unquote(task_id_of(member))
-
-
-def _text(raw: bytes | str) -> str:
-    return raw.decode() if isinstance(raw, bytes) else raw
