@@ -216,6 +216,8 @@ def _merged(before: Row | None, patch: Patch) -> Row:
         row["parent_id"] = None
     for name in _IDENTITY:
         row[name] = base[name] if base[name] is not None else row[name]
+    if row["max_attempts"] is not None:
+        row["max_attempts"] = max(row["max_attempts"], row["attempt"])
     row["created_at"] = row["created_at"] or _iso(patch.at)
     row["status"] = row["status"] or base["status"]
     progress = row["progress"] if row["progress"] is not None else base["progress"]

@@ -184,6 +184,17 @@ def test_the_bar_does_not_fall_back_when_a_new_attempt_begins(mirror: Mirror) ->
     assert (row["progress"], row["error_code"], row["error_message"]) == (100, None, None)
 
 
+@pytest.mark.parametrize(("announced", "told"), [(3, 4), (4, 4), (5, 5), (None, None)])
+def test_a_row_never_tells_of_more_attempts_than_there_may_be(
+    mirror: Mirror, announced: int | None, told: int | None
+) -> None:
+    run = new_id()
+    mirror.write(queued(run, max_attempts=announced), patch(run, 2, attempt=4, status="in_progress"))
+    assert (mirror.row(run)["attempt"], mirror.row(run)["max_attempts"]) == (4, told)
+    mirror.write(patch(run, 3, attempt=4, status="completed"))
+    assert mirror.row(run)["max_attempts"] == told
+
+
 def test_a_new_attempt_counts_even_when_redis_stepped_back(mirror: Mirror) -> None:
     run = new_id()
     mirror.write(queued(run, version=900), patch(run, 901, status="in_progress", logs=[line("a", 901)]))
