@@ -18,14 +18,14 @@ from bridge.publisher.reader import Batch, Entry
 from bridge.publisher.writer import Writer
 from bridge.rows import SupabaseRows
 from bridge.settings import SupabaseSettings
-from bridge.testing import _WRITABLE
+from bridge.testing.merging import WRITABLE
 from tests.database import logs, rows
 from tests.unit.test_events import RUNS, near_entries
 
 TEXTS = ["\x00", "\ud800", "\\u0000", "infinity", "now()", "{", "[1", "'; --", "9" * 400, "x" * 3_000, "-0"]
 VALUES = [10**400, 2**63, -(2**63), 1e308, -0.5, True, {}, [], [[None]], {"a": "\x00"}, [TEXTS]]
 hostile = st.sampled_from([*TEXTS, *VALUES]) | st.integers() | st.text(max_size=5)
-columns = st.sampled_from([*sorted(_WRITABLE), "finished_at", "updated_at", "id", "seq"])
+columns = st.sampled_from([*sorted(WRITABLE), "finished_at", "updated_at", "id", "seq"])
 statuses = st.sampled_from(["queued", "in_progress", "waiting", "retrying", "completed"])
 hostile_sets = st.fixed_dictionaries({"set": st.dictionaries(columns, hostile, min_size=1, max_size=3)})
 stories = st.fixed_dictionaries({"set": st.fixed_dictionaries({"status": statuses})})

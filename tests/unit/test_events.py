@@ -25,7 +25,8 @@ from bridge.events import (
 )
 from bridge.messages import messages_for
 from bridge.rows import _element
-from bridge.testing import _WRITABLE, MemoryRows
+from bridge.testing import MemoryRows
+from bridge.testing.merging import WRITABLE
 
 RUNS = [run_uuid(f"run-{number}") for number in range(3)]
 
@@ -72,7 +73,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=6,
 )
-columns = st.sampled_from([*sorted(_WRITABLE), "id", "seq", "version", "attempt", "log_seq", "parts", "x"])
+columns = st.sampled_from([*sorted(WRITABLE), "id", "seq", "version", "attempt", "log_seq", "parts", "x"])
 near_entries = st.fixed_dictionaries(
     {},
     optional={
