@@ -76,7 +76,7 @@ def test_arguments_that_do_not_fit_fail_as_they_do_without_limits(fleet: Fleet, 
     runs = [
         send(f"{APP}.both", (), {"customer": "a", "unheard_of": 1}).id,
         send(f"{APP}.three", (), {"unheard_of": 1}).id,
-        send(f"{APP}.three", (0.0, "label", "too many")).id,
+        send(f"{APP}.three", (0.0, "label", None, "too many")).id,
     ]
     found = final_rows(stack, runs, timeout=20)
     assert {(row["status"], row["error_code"]) for row in found.values()} == {("failed", "error")}
