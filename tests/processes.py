@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bridge.settings import BridgeSettings
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 SETTINGS = "TASKCAST_TEST_SETTINGS"
 BROKER = "TASKCAST_TEST_BROKER"  # where it is not the outbox's Redis
@@ -34,7 +34,7 @@ class Process:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def says(self, text: str, timeout: float = 60) -> None:
+    def says(self, text: str, timeout: float = 2 * PATIENCE) -> None:
         """Wait until the process has printed `text`."""
 
         def said() -> bool:
@@ -59,7 +59,7 @@ class Process:
         os.killpg(self.pid, signal.SIGKILL)
         self._popen.wait()
 
-    def end(self, number: int = signal.SIGTERM, within: float = 30) -> int:
+    def end(self, number: int = signal.SIGTERM, within: float = PATIENCE) -> int:
         """Ask the process to end and wait; what does not end in time is killed and fails the test."""
         if self._popen.poll() is None:
             self._popen.send_signal(number)

@@ -9,8 +9,16 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+PATIENCE = 60.0
+"""Seconds until a test gives up waiting, on a machine that is slow and has other things to do."""
 
-def wait_until(predicate: Callable[[], T], description: str, timeout: float = 30, every: float = 0.02) -> T:
+SLACK = 5.0
+"""Seconds that such a machine may add to a promised time, which is measured from the clocks of the events."""
+
+
+def wait_until(
+    predicate: Callable[[], T], description: str, timeout: float = PATIENCE, every: float = 0.02
+) -> T:
     """Return the first truthy value of `predicate`, or fail with what was waited for and last seen."""
     deadline = time.monotonic() + timeout
     while not (value := predicate()):
@@ -21,7 +29,10 @@ def wait_until(predicate: Callable[[], T], description: str, timeout: float = 30
 
 
 async def eventually(
-    predicate: Callable[[], T | Awaitable[T]], description: str, timeout: float = 30, every: float = 0.02
+    predicate: Callable[[], T | Awaitable[T]],
+    description: str,
+    timeout: float = PATIENCE,
+    every: float = 0.02,
 ) -> T:
     """The twin of `wait_until` for coroutines; `predicate` may be either kind."""
     deadline = time.monotonic() + timeout

@@ -12,7 +12,7 @@ from typing import Any
 from celery import Celery, chain
 
 from bridge import Bridge, BridgeSettings, LeaseLost, current_run
-from tests.acceptance.limits.ledger import LEDGER, noted
+from tests.acceptance.limits.ledger import LEDGER, noted, now
 from tests.processes import BROKER, SETTINGS
 
 settings = BridgeSettings.model_validate_json(os.environ[SETTINGS])
@@ -62,7 +62,7 @@ def told(task: Any, name: str) -> Iterator[int]:
                 signal.sigtimedwait([], 0.02)
                 alive()
         except LeaseLost:
-            (folder() / f"lost-{task.request.id}").write_text(f"{number}\n")
+            (folder() / f"lost-{task.request.id}").write_text(f"{number} {now()}\n")
             raise
         yield number
 

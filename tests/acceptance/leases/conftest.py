@@ -15,8 +15,10 @@ import psycopg
 import pytest
 import redis
 
+from bridge.events import FINAL_STATUSES
 from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings
+from tests.acceptance.leftovers import forget
 from tests.acceptance.limits.fleet import Fleet
 from tests.acceptance.limits.ledger import now
 from tests.acceptance.limits.proxy import Proxy
@@ -27,7 +29,7 @@ from tests.processes import bridge
 from tests.waiting import wait_until
 
 APP = "tests.acceptance.leases.app"
-LEASE = timedelta(seconds=2)
+LEASE = timedelta(seconds=4)  # a keeper that is not scheduled for three seconds does not lose it
 BEATS = 3.0
 """On top of a lease: others look once a second who is silent, who is dead, and what he had taken."""
 
@@ -43,8 +45,8 @@ class Turn(NamedTuple):
 class Rows:
     """The rows of a deployment, watched as they change."""
 
-    def __init__(self, stack: RunningStack) -> None:
-        self._url, self._over = stack.database_url, threading.Event()
+    def __init__(self, stack: RunningStack, deployment: str) -> None:
+        self._url, self._deployment, self._over = stack.database_url, deployment, threading.Event()
         self.turns: dict[str, list[Turn]] = {}
         self.last: dict[str, dict[str, Any]] = {}
         self._thread = threading.Thread(target=self._watch)
@@ -58,18 +60,19 @@ class Rows:
             self._over.set()
             self._thread.join()
 
-    def final(self, run: str, timeout: float = 30) -> dict[str, Any]:
+    def status(self, run: str) -> str | None:
+        return self.last.get(run, {}).get("status")
+
+    def final(self, run: str) -> dict[str, Any]:
         """The row once it is final."""
-        final = ("completed", "failed", "cancelled", "expired")
-        wait_until(
-            lambda: self.last.get(run, {}).get("status") in final, f"the row of {run} is final", timeout
-        )
+        wait_until(lambda: self.status(run) in FINAL_STATUSES, f"the row of {run} is final")
         return self.last[run]
 
     def _watch(self) -> None:
         with psycopg.connect(self._url, row_factory=psycopg.rows.dict_row, autocommit=True) as connection:
             while not self._over.wait(0.05):
-                for row in connection.execute("select * from processing_jobs"):
+                query = "select * from processing_jobs where deployment = %s"
+                for row in connection.execute(query, (self._deployment,)):
                     self._note(str(row["id"]), row)
 
     def _note(self, run: str, row: dict[str, Any]) -> None:
@@ -131,7 +134,8 @@ def rows(
     stack: RunningStack, settings: BridgeSettings, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Rows]:
     """The rows, which a bridge writes."""
-    with bridge(settings, tmp_path_factory.mktemp("bridge"), APP), Rows(stack).watched() as watched:
+    watching = Rows(stack, settings.deployment).watched()
+    with bridge(settings, tmp_path_factory.mktemp("bridge"), APP), watching as watched:
         yield watched
 
 
@@ -159,7 +163,7 @@ def proxy(settings: BridgeSettings) -> Iterator[Proxy]:
 
 @pytest.fixture
 def new_fleet(settings: BridgeSettings, tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
-    """Makes a fleet, whose workers the test starts."""
+    """Makes a fleet, whose workers the test starts; what it leaves behind is gone with it."""
     made: list[Fleet] = []
 
     def make(settings: BridgeSettings = settings) -> Fleet:
@@ -169,6 +173,7 @@ def new_fleet(settings: BridgeSettings, tmp_path: Path) -> Iterator[Callable[...
     yield make
     for fleet in made:
         fleet.end()
+    forget(settings)
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_what_executes_when_the_connection_breaks_ends_once_in_the_same_worker(
         end(1)
     wait_until(lambda: worker.process.output().count("Cannot connect to") > 1, "it has tried for a while")
     proxy.refuses = False
-    wait_until(lambda: worker.process.output().count("Connected to redis") == 2, "it is connected again")
+    wait_until(lambda: worker.process.output().count("Connected to redis") > 1, "it is connected again")
     end(1)
     end(2)
     assert {name: rows.final(run)["status"] for name, run in runs.items()} == ENDS

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import redis
@@ -40,7 +41,7 @@ class Server:
 
     def start(self) -> None:
         self._popen = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        wait_until(self._answers, "Redis answers")
+        wait_until(self._answers, f"Redis answers at {self.url}")
 
     def send(self, number: int) -> None:
         self._popen.send_signal(number)
@@ -55,9 +56,11 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            return bool(self.client.ping())
+            told: Any = self.client.info("server")
         except redis.RedisError:
             return False
+        assert told["process_id"] == self._popen.pid, f"another program's Redis answers at {self.url}"
+        return True
 
 
 class Worker:
@@ -72,9 +75,13 @@ class Worker:
 
     def keeper(self) -> psutil.Process:
         """The process that renews its lease; found while the worker lives."""
+        return wait_until(self.known_keeper, "its lease has a keeper")
+
+    def known_keeper(self) -> psutil.Process | None:
+        """The same, if there is one."""
         if self._keeper is None:
             of_worker = psutil.Process(self.pid).children()
-            (self._keeper,) = [each for each in of_worker if "bridge.limits.keeper" in each.cmdline()]
+            self._keeper = next(filter(_keeps_lease, of_worker), None)
         return self._keeper
 
     def pool(self) -> list[psutil.Process]:
@@ -100,6 +107,12 @@ class Worker:
         if how != "child":
             self.process.end(signal.SIGKILL)
         return at
+
+
+def _keeps_lease(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):  # which a zombie is to psutil, too
+        return "bridge.limits.keeper" in process.cmdline()
+    return False
 
 
 class Fleet:
@@ -146,8 +159,8 @@ class Fleet:
         """End all that still live, in whatever state a test has left them."""
         for worker in self.workers:
             keeper = None
-            with suppress(psutil.NoSuchProcess, ValueError):
-                keeper = worker.keeper()
+            with suppress(psutil.NoSuchProcess):
+                keeper = worker.known_keeper()
             with suppress(ProcessLookupError):
                 os.killpg(worker.pid, signal.SIGKILL)
             worker.process.end(signal.SIGKILL)
@@ -158,6 +171,10 @@ class Fleet:
     def go(self, name: str) -> None:
         """Let the bodies of this name end."""
         (self._folder / f"go-{name}").touch()
+
+    def has(self, name: str) -> bool:
+        """Whether a body has left this."""
+        return (self._folder / f"go-{name}").exists()
 
     def output(self) -> str:
         return "\n".join(worker.process.output() for worker in self.workers)

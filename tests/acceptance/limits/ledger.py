@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lines import whole_lines
+from tests.waiting import wait_until
 
 LEDGER = "TASKCAST_TEST_LEDGER"
 TICK = 0.01
@@ -82,9 +83,16 @@ class Ledger:
         """How often the body of each run came to its end."""
         return Counter(each.run for each in self.executions() if each.end == "end")
 
-    def executing(self) -> set[str]:
-        """The runs that execute now: those that have just said so."""
-        return {each.run for each in self.executions() if not each.end and each.until > now() - 50 * TICK}
+    def executing(self, since: float | None = None) -> set[str]:
+        """The runs that execute: those that have just said so, or since a moment."""
+        least = now() - 50 * TICK if since is None else since
+        return {each.run for each in self.executions() if not each.end and each.until > least}
+
+    def go_on(self, *runs: str) -> bool:
+        """Wait until each of these has said once more that it executes."""
+        at = now()
+        wait_until(lambda: set(runs) <= self.executing(at), "they execute still")
+        return True
 
     def steps(self) -> list[tuple[float, int]]:
         """How many execute from each moment on."""
