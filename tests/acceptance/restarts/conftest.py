@@ -16,13 +16,14 @@ import redis
 from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings
 from tests.acceptance.leases.conftest import Leases
+from tests.acceptance.leftovers import forget
 from tests.acceptance.limits.fleet import Fleet
 from tests.acceptance.limits.state import Sender
 from tests.conftest import settings_on
 from tests.processes import Process, bridge
 
 APP = "tests.acceptance.restarts.app"
-LEASE = timedelta(seconds=2)
+LEASE = timedelta(seconds=4)  # a process that is not scheduled for three seconds does not lose it
 GRANT = timedelta(seconds=1)
 PARTITIONS = 6  # two for each of three bridges, three for each of two
 
@@ -88,10 +89,11 @@ def post(settings: BridgeSettings) -> Iterator[Post]:
 
 @pytest.fixture
 def fleet(settings: BridgeSettings, tmp_path: Path) -> Iterator[Fleet]:
-    """Workers to be started by the test."""
+    """Workers to be started by the test; what they leave behind is gone with them."""
     made = Fleet(settings, tmp_path, app=APP)
     yield made
     made.end()
+    forget(settings)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from bridge.local.running import RunningStack
 from tests.acceptance.limits.fleet import Fleet
 from tests.acceptance.restarts.conftest import Keys, Post
 from tests.database import final_rows
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 KINDS = ("plain", "limited", "early", "again", "later", "plain", "chord")
 PACE = 0.04
@@ -40,7 +40,7 @@ class Load:
             thread.join()
 
     def reaches(self, count: int) -> None:
-        wait_until(lambda: len(self.runs) >= count, f"{count} runs are sent")
+        wait_until(lambda: len(self.runs) >= count, f"{count} runs are sent", 2 * PATIENCE)
 
     def _send(self) -> None:
         place = 0

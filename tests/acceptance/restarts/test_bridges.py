@@ -6,19 +6,22 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from typing import Any
+
+import redis
 
 from bridge.local.running import RunningStack
+from bridge.settings import BridgeSettings
 from tests.acceptance.limits.fleet import Fleet
 from tests.acceptance.limits.ledger import now
 from tests.acceptance.restarts.conftest import LEASE, PARTITIONS, Keys, Post
 from tests.acceptance.restarts.load import Load, all_is_true
 from tests.database import logs
 from tests.processes import Process
-from tests.waiting import wait_until
+from tests.waiting import SLACK, wait_until
 
-BEAT = LEASE.total_seconds() / 3
-SLACK = 1.5
-"""Seconds that a busy machine may add."""
+TAKEN_OVER = LEASE.total_seconds() * 4 / 3 + SLACK
+"""Seconds until a killed bridge's partitions are another's: its lease, and a beat of the other."""
 
 
 def reads(process: Process) -> list[int]:
@@ -34,6 +37,12 @@ def takes(process: Process, count: int) -> float:
     return now() - at
 
 
+def holders(client: redis.Redis, settings: BridgeSettings) -> set[str]:
+    """Those who hold partitions, as Redis knows them."""
+    held: Any = client.mget(client.keys(f"{settings.outbox.prefix}:partition:*"))
+    return {token.decode() for token in held if token is not None}
+
+
 def nothing_is_missing(load: Load, fleet: Fleet, books: Keys, stack: RunningStack) -> None:
     """Each row is right and each run has its log lines, once and in their order."""
     all_is_true(load, fleet, books, stack)
@@ -46,7 +55,13 @@ def nothing_is_missing(load: Load, fleet: Fleet, books: Keys, stack: RunningStac
 
 
 def test_bridges_are_replaced_under_load_and_a_killed_ones_partitions_are_taken_over_within_seconds(
-    fleet: Fleet, post: Post, books: Keys, stack: RunningStack, new_bridge: Callable[[], Process]
+    fleet: Fleet,
+    post: Post,
+    books: Keys,
+    stack: RunningStack,
+    client: redis.Redis,
+    settings: BridgeSettings,
+    new_bridge: Callable[[], Process],
 ) -> None:
     first, second = new_bridge(), new_bridge()
     fleet.start("prefork", 4)
@@ -58,6 +73,7 @@ def test_bridges_are_replaced_under_load_and_a_killed_ones_partitions_are_taken_
         takes(third, 2)
         first.end()
         second.end()
+        assert len(holders(client, settings)) == 1, "who ends has given its partitions back"
         at_once = takes(third, PARTITIONS)
         fourth = new_bridge()
         takes(fourth, 3)
@@ -65,8 +81,7 @@ def test_bridges_are_replaced_under_load_and_a_killed_ones_partitions_are_taken_
         killed = takes(fourth, PARTITIONS)
         load.reaches(200)
     print(f"\nall partitions {at_once:.2f} s after SIGTERM, {killed:.2f} s after SIGKILL")
-    assert at_once < BEAT + SLACK
-    assert killed < LEASE.total_seconds() + BEAT + SLACK
+    assert killed < TAKEN_OVER
     nothing_is_missing(load, fleet, books, stack)
 
 

@@ -79,7 +79,7 @@ def test_a_clock_that_is_an_hour_off_changes_neither_truth_nor_order(
         "expires": post.send("plain", "now", queue=off, expires=600),
         "moves": post.send("again_elsewhere", right, queue=off),
     }
-    found = {kind: final_rows(stack, list(runs.values()), 30)[run] for kind, run in runs.items()}
+    found = {kind: final_rows(stack, list(runs.values()))[run] for kind, run in runs.items()}
     assert {row["status"] for row in found.values()} == {"completed"}
     for kind, row in found.items():
         times = [row["created_at"], row["started_at"], row["finished_at"]]
@@ -87,5 +87,5 @@ def test_a_clock_that_is_an_hour_off_changes_neither_truth_nor_order(
         assert times == sorted(times), kind
         lines = [line["created_at"] for line in logs(stack, runs[kind])]
         assert all(at - OFF < each < datetime.now(UTC) + OFF for each in lines), kind
-    assert found["later"]["started_at"] - found["later"]["created_at"] >= timedelta(seconds=2)
+    assert found["later"]["started_at"] - at >= timedelta(seconds=3)
     assert found["moves"]["attempt"] == 2

@@ -18,7 +18,7 @@ def test_workers_are_replaced_under_load_and_no_run_is_lost_or_executed_twice(
 ) -> None:
     """The new one first, the old one first, and one that is told to be quick."""
     new_bridge()
-    fleet.env["TASKCAST_TEST_SOFT"] = "2"
+    fleet.env["TASKCAST_TEST_SOFT"] = "20"  # for the slowest body; the others are over at once
     first, second = fleet.launch("prefork", 4), fleet.launch("prefork", 4)
     load = Load(post)
 

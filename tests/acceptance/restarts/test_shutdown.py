@@ -14,13 +14,17 @@ from bridge.settings import BridgeSettings
 from tests.acceptance.leases.conftest import executing
 from tests.acceptance.limits.fleet import Fleet, Worker
 from tests.acceptance.limits.ledger import now
-from tests.acceptance.restarts.conftest import APP, Keys, Post
+from tests.acceptance.restarts.conftest import APP, LEASE, Keys, Post
+from tests.acceptance.restarts.pipes import unread
 from tests.database import final_rows, rows
 from tests.processes import bridge
 from tests.waiting import wait_until
 
-SOFT = 1.5
+SOFT = 5.0
 """Seconds that a soft shutdown waits for runs to end."""
+
+TOLD = 3 * LEASE.total_seconds()
+"""Seconds until rows show what a worker tells as it ends; the reaper would see to it after four leases."""
 
 EXECUTE = ("executes", "ends", "early", "limited", "again")
 
@@ -51,6 +55,7 @@ class Story:
         runs["early"] = post.send("early", "long")
         runs["again"] = post.send("again", "long")
         wait_until(lambda: executing(self.fleet, *map(runs.__getitem__, EXECUTE)), "five execute")
+        wait_until(lambda: {*map(self.status, EXECUTE)} == {"in_progress"}, "rows show that they do")
         for place in range(3):
             runs[f"reserved {place}"] = post.send("plain", "", 0.05)
         wait_until(lambda: self.status("reserved 2") == "queued", "others are reserved")
@@ -92,7 +97,7 @@ def stop(worker: Worker, how: str) -> None:
 def none_executes_in_vain(story: Story) -> None:
     """No row shows a run as executing while no worker is there."""
     at = now()
-    wait_until(lambda: "in_progress" not in map(story.status, story.runs), "no row is in progress", 5)
+    wait_until(lambda: "in_progress" not in map(story.status, story.runs), "no row is in progress", TOLD)
     print(f"\nno row in progress {now() - at:.2f} s after the worker's end")
 
 
@@ -118,7 +123,7 @@ def test_what_a_worker_had_when_it_was_stopped_is_executed_by_the_next(
         fleet.go("short")
     worker.process.end(0)
     none_executes_in_vain(story)
-    assert story.status("early") == "failed"
+    wait_until(lambda: story.status("early") == "failed", "the one that cannot go on has failed")
     for name in ("short", "long"):
         fleet.go(name)
     fleet.start("prefork", 5)
@@ -203,9 +208,7 @@ def test_a_run_that_reaches_a_pool_process_as_the_shutdown_comes_is_executed_onc
     [child] = worker.pool()
     child.suspend()
     run = post.send("plain", "", 0.05)
-    wait_until(lambda: any(run in holder for holder in books.held()), "it is let in")
-    at = now()
-    wait_until(lambda: now() > at + 0.5, "Celery has written it to the process")
+    wait_until(lambda: unread(child.pid), "Celery has written it to the process")
     os.kill(worker.pid, signal.SIGTERM)
     worker.process.says("Warm shutdown")
     worker.process.says("Worker: Stopping Pool")
@@ -224,16 +227,17 @@ def test_runs_that_reach_pool_processes_as_the_worker_is_stopped_coldly_are_stop
     """Celery has not heard yet that they execute; it would wait for their end."""
     fleet, runs = story.fleet, story.runs
     worker = fleet.start("prefork", 2)
-    before = [post.send("plain", "", 0.3) for _ in range(2)]
-    wait_until(lambda: set(before) <= set(fleet.ledger.ends()) and books.is_idle(), "both processes worked")
+    before = [post.send("plain", "before") for _ in range(2)]
+    wait_until(lambda: executing(fleet, *before), "both processes work")
+    fleet.go("before")
+    wait_until(lambda: set(before) <= set(fleet.ledger.ends()) and books.is_idle(), "both have worked")
     children = worker.pool()
     for child in children:
         child.suspend()
     runs.update((kind, post.send(kind, "long")) for kind in ("plain", "early"))
     held = set(runs.values())
     wait_until(lambda: {holder.split(":")[0] for holder in books.held()} == held, "they are let in")
-    at = now()
-    wait_until(lambda: now() > at + 0.5, "Celery has written them to the processes")
+    wait_until(lambda: len(unread(worker.pid)) == 2, "Celery has written them to the processes")
     os.kill(worker.pid, signal.SIGQUIT)
     worker.process.says("Hitting Ctrl+C again will terminate all running tasks")
     for child in children:
@@ -304,7 +308,7 @@ def test_a_worker_that_is_stopped_coldly_as_it_reads_a_result_does_not_wait_for_
     runs["ends"] = post.send("plain", "", 0.05)
     wait_until((tmp_path / "at-reads").exists, "it reads the result")
     os.kill(worker.pid, signal.SIGQUIT)
-    worker.process.says("Cold shutdown (MainProcess)", 10)
+    worker.process.says("Cold shutdown (MainProcess)", 20)
     fleet.go("reads")
     worker.process.end(0)
     fleet.start("prefork", 1)
@@ -325,8 +329,7 @@ def test_a_result_that_nobody_has_read_when_the_worker_is_stopped_coldly_counts(
     os.kill(worker.pid, signal.SIGSTOP)
     fleet.go("long")
     wait_until(lambda: {*map(story.status, runs)} == {"completed"}, "their processes have told of their ends")
-    at = now()
-    wait_until(lambda: now() > at + 0.3, "they have written the results")
+    wait_until(lambda: len(unread(worker.pid)) == 2, "they have written the results")
     os.kill(worker.pid, signal.SIGQUIT)
     os.kill(worker.pid, signal.SIGCONT)
     worker.process.end(0)
