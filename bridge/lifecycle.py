@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
+from celery import states
 from celery.exceptions import Ignore, Reject
 
 from bridge.errors import PublicError
@@ -161,6 +162,18 @@ def revoked(expired: bool, terminated: bool, because: str | None = None) -> dict
     message = "The run was stopped." if terminated else "The run was cancelled before it started."
     code, message = _ENDED_BY_LIMITS.get(because or "", ("cancelled", message))
     return {"status": "cancelled", "state": "REVOKED", "error_code": code, "error_message": message}
+
+
+def stored(meta: Mapping[str, Any], show_result: bool, expose: bool) -> dict[str, Any] | None:
+    """The end of a run as Celery's result backend has it; None where that knows of no end."""
+    state, result = meta.get("status"), meta.get("result")
+    if state == states.SUCCESS:
+        return completed(result, show_result)
+    if state == states.REVOKED:
+        return revoked(expired=False, terminated=True)
+    if state == states.FAILURE and isinstance(result, BaseException):
+        return failed(result, expose)
+    return None
 
 
 def describe(error: BaseException, expose: bool) -> tuple[str, str]:

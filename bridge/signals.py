@@ -10,6 +10,7 @@ import json
 import logging
 import secrets
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
@@ -236,6 +237,18 @@ class Signals:
         sender.backend.mark_as_failure(request.id, error, request=request, store_result=store_result)
         if self._follows(sender):
             self._end(sender, request, lifecycle.failed(error, expose=False))
+
+    def stored(self, sender: Any, request: Any, meta: Mapping[str, Any]) -> None:
+        """The result is stored, and the process that was to tell the row so may have been stopped before."""
+        if not self._follows(sender):
+            return
+        show_result = self._bridge.declaration(sender).public_result
+        fields = lifecycle.stored(meta, show_result, self._bridge.settings.expose_errors)
+        if fields is not None:
+            identity = self._bridge.identity_of(sender, request, None, None)
+            self._append(identity, request.get("retries"), {**identity.fields(), **fields})
+            if fields["status"] != "completed":
+                self._end_those_waiting(request)
 
     # Pieces
 

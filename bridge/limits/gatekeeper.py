@@ -8,7 +8,6 @@ import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from celery.worker.control import Panel
 from redis import RedisError
 
 from bridge.limits.admission import Admission
@@ -20,6 +19,7 @@ from bridge.limits.lifeline import Lifeline
 from bridge.limits.link import Link
 from bridge.limits.pacer import Action, Pacer
 from bridge.limits.positions import Positions
+from bridge.limits.revocation import watch_revocations
 from bridge.worker.pool import (
     remember_what_executes,
     stop_out_of_handlers,
@@ -71,7 +71,7 @@ class Gatekeeper:
         stop_out_of_handlers(consumer.controller)
         stop_what_was_given(consumer)
         wait_for_what_executes(consumer.controller)
-        _withdraw_at_revoke(self._endings)
+        watch_revocations(self._endings, self._link)
         self._pacer.start()
 
     def _attach(self) -> None:
@@ -143,15 +143,3 @@ def _positions(bridge: Bridge, link: Link) -> Positions:
         link.settings.positions_per_second,
         time.time,
     )
-
-
-def _withdraw_at_revoke(endings: Endings) -> None:
-    """Celery's `revoke` command, which ends waiting runs as well."""
-    revoke = Panel.data["revoke"]
-
-    def withdrawing(state: Any, task_id: Any, *args: Any, **kwargs: Any) -> Any:
-        reply = revoke(state, task_id, *args, **kwargs)
-        endings.withdraw([task_id] if isinstance(task_id, str) else list(task_id or ()))
-        return reply
-
-    Panel.data["revoke"] = withdrawing

@@ -234,6 +234,8 @@ class Leases:
     def close(self) -> None:
         """Free what is still held; the pool is down by now, and nobody else would tell."""
         for execution in list(self._executing.values()):
+            if self._link.is_up:
+                execution.request.end_stopped()
             self.leave(execution.request)
         self.tell_of_ends()
         self._release()

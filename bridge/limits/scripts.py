@@ -162,6 +162,14 @@ class LimitScripts:
         held = self._redis.hgetall(f"{self.root}held:{worker}")
         return {text(holder): text(lane) for holder, lane in held.items()}
 
+    def executing(self) -> list[str]:
+        """The holders of all workers that live, or are not known to be dead."""
+        pipe = self._redis.pipeline(transaction=False)
+        workers: Any = self._redis.zrange(f"{self.root}workers", 0, -1)
+        for worker in workers:
+            pipe.hkeys(f"{self.root}held:{text(worker)}")
+        return [text(holder) for holders in pipe.execute() for holder in holders]
+
     def epoch(self) -> str:
         """What tells this memory of the limits from any before it; empty when there is none."""
         raw: Any = self._redis.hget(f"{self.root}state", "epoch")

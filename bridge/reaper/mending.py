@@ -7,8 +7,6 @@ import time
 from typing import Any, Final
 from uuid import UUID
 
-from celery import states
-
 from bridge import lifecycle
 from bridge.events import LogLine, Patch
 from bridge.extension import Bridge
@@ -68,15 +66,8 @@ class Mending:
         except Exception as error:
             log.info("the result backend does not tell of run %s (%s)", run.run_id, type(error).__name__)
             return None
-        state, result = meta.get("status"), meta.get("result")
-        if state == states.SUCCESS:
-            declared = self._bridge.declaration(self._bridge.app.tasks.get(run.task))
-            return lifecycle.completed(result, declared.public_result)
-        if state == states.REVOKED:
-            return lifecycle.revoked(expired=False, terminated=True)
-        if state == states.FAILURE and isinstance(result, BaseException):
-            return lifecycle.failed(result, self._bridge.settings.expose_errors)
-        return None
+        declared = self._bridge.declaration(self._bridge.app.tasks.get(run.task))
+        return lifecycle.stored(meta, declared.public_result, self._bridge.settings.expose_errors)
 
     def _fail_in_results(self, run: QuietRun, error: Exception) -> None:
         """Let whoever waits for the result learn of it."""

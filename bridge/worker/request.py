@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timedelta
@@ -10,11 +10,16 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+from celery import states
 from celery.exceptions import TaskRevokedError
-from celery.worker.request import Request
+from celery.platforms import signals as signal_numbers
+from celery.utils.saferepr import saferepr
+from celery.worker.request import TERM_SIGNAME, Request
+from celery.worker.state import task_ready
 from celery.worker.strategy import hybrid_to_proto2
 
 from bridge.limits.broker import own_queue
+from bridge.worker.stored import stored_end
 
 if TYPE_CHECKING:
     from bridge.extension import Bridge
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 
 _KILLED_WITHIN: Final = 10.0
 _STOPPED: Final = (Terminated, SystemExit, KeyboardInterrupt)
+_GONE: Final = (WorkerLostError, SystemExit, KeyboardInterrupt)
 
 _reported: ContextVar[Any] = ContextVar("taskcast_reported_request", default=None)
 _goes_on: ContextVar[bool] = ContextVar("taskcast_goes_on", default=False)
@@ -52,6 +58,7 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
     _expires: datetime | None
     _child_died = False
     _has_succeeded = False
+    _told_to_stop: int | None = None  # by which signal
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Celery makes a subclass for each task, whose two fastest methods never call these here."""
@@ -82,6 +89,8 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
         in_time = not isinstance(error, TimeLimitExceeded)
         self._child_died = isinstance(error, WorkerLostError)
         try:
+            if self._told_to_stop is not None and isinstance(error, _GONE):
+                return self.end_stopped()
             with self._reporting():
                 return super().on_failure(exc_info, *args, **kwargs)
         finally:
@@ -100,11 +109,30 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
                 self._leave(at_once=False)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        """Celery looks for dead children every five seconds; those who wait for the slot need not."""
-        super().terminate(pool, signal)
-        admission = self._admission
-        if admission is not None and self.holder is not None and self.time_start and _executes_in_child(self):
-            admission.leases.leave_when_gone(self, self.worker_pid)  # a signal may as well do nothing to it
+        """Stop what executes the run, and tell of it when it has stopped.
+
+        Celery tells at once that a run is revoked whose process may be past its body, and stores its result.
+        """
+        if not self.time_start or not _executes_in_child(self):
+            super().terminate(pool, signal)
+            return
+        self._told_to_stop = signal_numbers.signum(signal or TERM_SIGNAME)
+        pool.terminate_job(self.worker_pid, self._told_to_stop)
+        self._apply_result().terminate(self._told_to_stop)
+        if self._admission is not None and self.holder is not None:
+            self._admission.leases.leave_when_gone(self, self.worker_pid)  # it may do nothing to it
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """Celery's way at a cold shutdown to have a run executed again; not one that was to stop anyway."""
+        if self._told_to_stop is None:
+            super().cancel(pool, signal, emit_retry=emit_retry)
+        else:
+            pool.terminate_job(self.worker_pid, signal_numbers.signum(TERM_SIGNAME))
+
+    def end_stopped(self) -> None:
+        """End a run that was told to stop, once nothing executes it any more."""
+        if self._told_to_stop is not None and not self._already_revoked:
+            self._announce_revoked("terminated", True, self._told_to_stop, False)
 
     def acknowledge(self) -> None:
         """Ack the message, and at the end of a run free its slots with the same command."""
@@ -129,10 +157,36 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
         finally:
             _ended_because.reset(token)
 
-    def _announce_revoked(self, *args: Any) -> None:
-        super()._announce_revoked(*args)
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        if terminated and (end := stored_end(self)) is not None:
+            self._end_as_stored(end)
+            return
+        super()._announce_revoked(reason, terminated, self._told_to_stop or signum, expired)
         if self._admission is not None:
             self._admission.forget(self)
+
+    def _end_as_stored(self, end: Mapping[str, Any]) -> None:
+        """The run was stopped past its end, which its process may not have told of any more."""
+        task_ready(self, successful=end["status"] == states.SUCCESS)
+        self._already_revoked = True
+        if self._bridge is not None:
+            self._bridge.signals.stored(self.task, self._context, end)
+        self.acknowledge()
+        if end["status"] == states.SUCCESS:
+            self.send_event(
+                "task-succeeded",
+                result=saferepr(end.get("result"), self.task.resultrepr_maxsize),
+                runtime=None,
+            )
+        else:
+            self.send_event("task-failed", exception=saferepr(end.get("result")))
+
+    def _success_was_stored(self) -> Any:
+        """Asked by Celery for a run whose process was lost; then it tells but who listens to events."""
+        end = super()._success_was_stored()
+        if end and self._bridge is not None:
+            self._bridge.signals.stored(self.task, self._context, end)
+        return end
 
     def _tell_cancelled(self) -> None:
         """A cold shutdown, or the loss of the broker's connection, has ended what executed this run."""
