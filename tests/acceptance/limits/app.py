@@ -46,7 +46,7 @@ FIVE = Limit(5, name="five")
 
 
 def go(name: str) -> Path:
-    """The file that lets the bodies of this name end."""
+    """The file that lets the bodies of this name end, or that one leaves."""
     return Path(os.environ[LEDGER]).with_name(f"go-{name}")
 
 
@@ -154,21 +154,22 @@ def exits(self: Any) -> None:
         raise SystemExit(3)
 
 
-@app.task(bind=True, concurrency=ONE, soft_time_limit=0.3)
+@app.task(bind=True, concurrency=ONE, soft_time_limit=2)
 def too_slow(self: Any) -> None:
     with noted(self.request.id) as alive:
         until(lambda: False, alive)
 
 
-@app.task(bind=True, concurrency=ONE, time_limit=0.5)
+@app.task(bind=True, concurrency=ONE, time_limit=2)
 def deaf(self: Any) -> None:
-    """Goes on past its time limit for as long as it can."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Goes on past its time limit for as long as it can; leaves word that it was asked to end."""
+    asked = go(f"asked-{self.request.id}")
+    signal.signal(signal.SIGTERM, lambda *_: asked.touch())
     with noted(self.request.id) as alive:
         until(lambda: False, alive)
 
 
-@app.task(bind=True, concurrency=ONE, time_limit=0.5, acks_on_timeout=False)
+@app.task(bind=True, concurrency=ONE, time_limit=2, acks_on_timeout=False)
 def slow_once(self: Any) -> None:
     """Is killed at its time limit, and runs when its message comes again."""
     with noted(self.request.id) as alive:

@@ -12,7 +12,7 @@ from bridge.settings import BridgeSettings, LimitSettings, OutboxSettings
 from tests.acceptance.limits.fleet import Fleet, Server
 from tests.acceptance.limits.state import Books, Sender
 
-LEASE = timedelta(seconds=2)
+LEASE = timedelta(seconds=4)  # a keeper that is not scheduled for three seconds does not lose it
 GRANT = timedelta(seconds=1)
 
 

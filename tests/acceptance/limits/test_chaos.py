@@ -28,15 +28,15 @@ from tests.acceptance.limits.state import Books, Sender
 from tests.conftest import settings_on
 from tests.database import final_rows
 from tests.processes import bridge
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, SLACK, wait_until
 
 RUNS, LIMIT, WORKERS, SLOTS = 2_000, 5, 4, 8
-LEASE = timedelta(seconds=3)
+LEASE = timedelta(seconds=4)  # a keeper that is not scheduled for three seconds does not lose it
 GRANT = timedelta(seconds=1)
-WITHIN = 2 * LEASE.total_seconds()
+WITHIN = 2 * LEASE.total_seconds() + SLACK
 KINDS = ("parent", "group", "plug", "child")
 SEED = 3
-OVERTAKEN = 0.5  # a kill so soon after the end of a body may come before its ack
+OVERTAKEN = 3.0  # a kill so soon after the end of a body may come before its ack
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,7 @@ def doubled(executions: list[Execution], kills: list[Kill]) -> list[str]:
     """Runs whose body came to its end twice, and not because a kill came between an end and its ack."""
 
     def was_overtaken(ended: Execution) -> bool:
-        return any(
-            ended.pid in kill.pids and -OVERTAKEN / 10 < kill.at - ended.until < OVERTAKEN for kill in kills
-        )
+        return any(ended.pid in kill.pids and -0.05 < kill.at - ended.until < OVERTAKEN for kill in kills)
 
     ends: dict[str, list[Execution]] = {}
     for each in executions:
@@ -143,6 +141,7 @@ def settings(stack: RunningStack, server: Server) -> BridgeSettings:
     return made.model_copy(update={"outbox": outbox, "limits": limits})
 
 
+@pytest.mark.timeout(600)
 def test_kills_all_along_break_no_limit_lose_no_run_and_no_slot(
     stack: RunningStack, settings: BridgeSettings, fleet: Fleet, books: Books, sender: Sender, tmp_path: Path
 ) -> None:
@@ -150,10 +149,15 @@ def test_kills_all_along_break_no_limit_lose_no_run_and_no_slot(
     runs = [sender.send("short", 0.05) for _ in range(RUNS)]
     for _ in range(WORKERS):
         killer.launch()
-    wait_until(killer.all_ready, "the workers are ready", 60)
-    wait_until(lambda: books.waiting() + len(fleet.ledger.ends()) >= RUNS - LIMIT, "all others wait", 60, 0.2)
+    wait_until(killer.all_ready, "the workers are ready", 2 * PATIENCE)
+    wait_until(
+        lambda: books.waiting() + len(fleet.ledger.ends()) >= RUNS - LIMIT,
+        "all others wait",
+        2 * PATIENCE,
+        0.2,
+    )
     with killer.at_work():
-        wait_until(lambda: len(fleet.ledger.ends()) == RUNS, "all runs have ended", 120, 0.5)
+        wait_until(lambda: len(fleet.ledger.ends()) == RUNS, "all runs have ended", 4 * PATIENCE, 0.5)
     wait_until(books.is_idle, "no slot is held, nobody waits")
 
     executions, kills = fleet.ledger.executions(), killer.kills

@@ -23,12 +23,12 @@ from tests.acceptance.limits.fleet import Fleet, Server, Worker
 from tests.acceptance.limits.ledger import now
 from tests.acceptance.limits.proxy import Proxy
 from tests.acceptance.limits.state import Books, Sender
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, SLACK, wait_until
 
 BEATS = 2.0  # others look for dead workers once a second: twice, at a lease that has run out
 MISSED = 6.0  # Celery looks for dead pool processes every 5 s
-SLOW = LEASE.total_seconds() / 50  # there and back: less than what the keeper waits for an answer
-LONG = 3 * LEASE.total_seconds()
+SLOW = 0.04  # there and back: less than what the keeper waits for an answer
+LONG = LEASE.total_seconds() + 2 * BEATS  # a lease that is not renewed has run out, and others have looked
 
 
 def executes(fleet: Fleet, run: str) -> bool:
@@ -78,7 +78,7 @@ def test_a_killed_workers_slot_is_free_within_the_lease_and_its_run_is_executed_
     wait_until(lambda: ended(fleet, waiting) and ended(fleet, executing), "both end")
     free = min(each.since for each in fleet.ledger.executions()[1:]) - at
     print(f"\n{how}: in use again after {free:.2f} s")
-    assert free < LEASE.total_seconds() + BEATS
+    assert free < LEASE.total_seconds() + BEATS + SLACK
     assert len(fleet.ledger.of(executing)) == 2
     assert all_is_over(fleet, books)
 
@@ -93,7 +93,7 @@ def test_a_killed_pool_process_gives_its_slot_back_once_celery_misses_it_and_its
     wait_until(lambda: ended(fleet, waiting) and ended(fleet, executing), "both end")
     free = min(each.since for each in fleet.ledger.executions()[1:]) - at
     print(f"\nchild: in use again after {free:.2f} s")
-    assert free < MISSED
+    assert free < MISSED + SLACK
     assert len(fleet.ledger.of(executing)) == 2
     assert all_is_over(fleet, books)
 
@@ -107,8 +107,8 @@ def test_a_stopped_parent_keeps_the_slots_of_its_runs(
     first, _, executing, waiting = two
     os.kill(first.pid, signal.SIGSTOP)
     until = now() + LONG
-    wait_until(lambda: now() > until or fleet.ledger.of(waiting), "three leases are over", LONG + 5)
-    assert executes(fleet, executing)
+    wait_until(lambda: now() > until or fleet.ledger.of(waiting), "its lease would be over", 2 * LONG)
+    assert fleet.ledger.go_on(executing)
     assert not fleet.ledger.of(waiting)
     assert len(books.holders()) == 1
     fleet.go("first")
@@ -123,12 +123,14 @@ def test_a_stopped_parent_keeps_the_slots_of_its_runs(
 def test_a_body_that_holds_the_gil_keeps_its_slot(
     pool: str, fleet: Fleet, sender: Sender, books: Books
 ) -> None:
-    fleet.start(pool)
+    fleet.launch(pool)
+    fleet.start("prefork", 2, "-Q", "other")
     executing = sender.send("hold_gil", int(LONG))
     wait_until(lambda: fleet.ledger.of(executing), "it executes")
-    fleet.start()
-    waiting = sender.send("fine")
-    wait_until(lambda: ended(fleet, executing) and ended(fleet, waiting), "both end", LONG + 20)
+    waiting = sender.send("fine", queue="other")
+    wait_until(lambda: books.waiting() == 1, "the other run waits")
+    assert not fleet.ledger.of(executing)[0].end
+    wait_until(lambda: ended(fleet, executing) and ended(fleet, waiting), "both end")
     [first] = fleet.ledger.of(executing)
     assert first.until - first.since >= LONG
     assert started_at(fleet, waiting) >= first.until
@@ -212,7 +214,10 @@ def test_a_slow_redis_that_cuts_and_refuses_connections_breaks_no_limit_and_lose
     fleet = through_proxy
     fleet.start(concurrency=4)
     fleet.start(concurrency=4)
-    runs = [sender.send("short", 0.1) for _ in range(150)]
+    runs = [sender.send("five", "first") for _ in range(5)]
+    wait_until(lambda: fleet.ledger.executing() == set(runs), "five execute")
+    runs += [sender.send("short", 0.1) for _ in range(150)]
+    fleet.go("first")
     for ends in range(10, 60, 10):
         wait_until(lambda least=ends: len(fleet.ledger.ends()) >= least, f"{ends} ended")
         proxy.delay = 0.0 if proxy.delay else SLOW
@@ -223,7 +228,7 @@ def test_a_slow_redis_that_cuts_and_refuses_connections_breaks_no_limit_and_lose
     proxy.cut()
     wait_until(lambda: all(last_word(each) == "does not answer" for each in fleet.workers), "it is missed")
     proxy.refuses = False
-    wait_until(lambda: set(fleet.ledger.ends()) == set(runs), "all end", 60)
+    wait_until(lambda: set(fleet.ledger.ends()) == set(runs), "all end", 2 * PATIENCE)
     assert set(fleet.ledger.ends().values()) == {1}
     assert fleet.ledger.most() == 5
     wait_until(books.is_idle, "all slots are free and nobody waits")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lines import whole_lines
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,13 @@ class History:
             most = max(most, running)
         return most
 
-    def wait_for_starts(self, runs: Collection[str], count: int | None = None, timeout: float = 30) -> None:
+    def wait_for_starts(
+        self, runs: Collection[str], count: int | None = None, timeout: float = PATIENCE
+    ) -> None:
         expected = len(runs) if count is None else count
         wait_until(lambda: len(self.starts(runs)) >= expected, f"{expected} of {len(runs)} started", timeout)
 
-    def wait_for_ends(self, runs: Collection[str], timeout: float = 60) -> None:
+    def wait_for_ends(self, runs: Collection[str], timeout: float = PATIENCE) -> None:
         wait_until(
             lambda: len(self.ended(runs)) == len(set(runs)), f"all {len(runs)} runs have ended", timeout, 0.05
         )

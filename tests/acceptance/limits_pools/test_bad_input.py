@@ -1,13 +1,12 @@
-"""A run that its limits cannot be told for fails with a clear code: it is never stuck and holds nothing."""
+"""A run that its limits cannot be told for fails with a clear code: it is never stuck, and holds nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings, LimitSettings
@@ -17,19 +16,6 @@ from tests.conftest import User
 from tests.database import final_rows, rows
 from tests.processes import worker
 from tests.waiting import wait_until
-
-
-@pytest.fixture
-def nothing_held(fleet: Fleet, stack: RunningStack) -> Iterator[None]:
-    """Afterwards no slot is taken and nobody waits."""
-    yield
-    root = f"{fleet.app.settings.outbox.prefix}:limits:"
-    with redis.Redis.from_url(stack.redis_url) as client:
-        held = lambda: [  # noqa: E731
-            key for kind in ("slots:*", "held:*", "line:*", "grants") for key in client.scan_iter(root + kind)
-        ]
-        wait_until(lambda: not held(), "nothing is held", 10)
-
 
 Case = tuple[str, tuple[Any, ...], dict[str, Any], str, str]
 
@@ -49,7 +35,6 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
-@pytest.mark.usefixtures("nothing_held")
 @pytest.mark.parametrize("pool", ["prefork", "threads", "gevent", "solo"])
 def test_a_run_whose_limits_cannot_be_told_fails_with_a_clear_code(
     pool: str, fleet: Fleet, stack: RunningStack, history: History
@@ -60,7 +45,7 @@ def test_a_run_whose_limits_cannot_be_told_fails_with_a_clear_code(
         for name, (task, args, kwargs, _, _) in CASES.items()
     }
     after = send(f"{APP}.free", queue=queue).id
-    found = final_rows(stack, [*runs.values(), after], timeout=20)
+    found = final_rows(stack, [*runs.values(), after])
     assert found[after]["status"] == "completed", "the worker goes on"
     for name, run in runs.items():
         row, (*_, code, text) = found[run], CASES[name]
@@ -70,7 +55,6 @@ def test_a_run_whose_limits_cannot_be_told_fails_with_a_clear_code(
     assert history.starts(list(runs.values())) == []
 
 
-@pytest.mark.usefixtures("nothing_held")
 def test_arguments_that_do_not_fit_fail_as_they_do_without_limits(fleet: Fleet, stack: RunningStack) -> None:
     send = fleet.app.app.send_task
     runs = [
@@ -78,12 +62,11 @@ def test_arguments_that_do_not_fit_fail_as_they_do_without_limits(fleet: Fleet, 
         send(f"{APP}.three", (), {"unheard_of": 1}).id,
         send(f"{APP}.three", (0.0, "label", None, "too many")).id,
     ]
-    found = final_rows(stack, runs, timeout=20)
+    found = final_rows(stack, runs)
     assert {(row["status"], row["error_code"]) for row in found.values()} == {("failed", "error")}
     assert {row["error_message"] for row in found.values()} == {"The task failed (TypeError)."}
 
 
-@pytest.mark.usefixtures("nothing_held")
 def test_an_unusable_owner_waits_like_others_and_fails_when_it_starts(
     fleet: Fleet, stack: RunningStack, history: History, user: User, door: Callable[[str], Path]
 ) -> None:
@@ -92,9 +75,9 @@ def test_an_unusable_owner_waits_like_others_and_fails_when_it_starts(
     history.wait_for_starts([running])
     bad = fleet.app.app.send_task(f"{APP}.owned", ("nobody",), queue=fleet.queue("threads")).id
     good = fleet.app.owned.apply_async((user.id,), queue=fleet.queue("threads")).id
-    wait_until(lambda: rows(stack, [good]).get(good, {}).get("status") == "waiting", "those behind wait", 10)
+    wait_until(lambda: rows(stack, [good]).get(good, {}).get("status") == "waiting", "those behind wait")
     gate.touch()
-    found = final_rows(stack, [bad, good], timeout=20)
+    found = final_rows(stack, [bad, good])
     assert (found[bad]["status"], found[bad]["error_code"]) == ("failed", "bad_arguments")
     assert found[good]["status"] == "completed"
     assert history.starts([bad]) == []

@@ -25,7 +25,7 @@ from tests.acceptance.limits_pools.history import History
 from tests.acceptance.limits_pools.rabbitmq import RABBIT, Node
 from tests.conftest import settings_on
 from tests.processes import BROKER, Process, worker
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Site:
         runs = []
         for _ in range(count):
             runs.append(self.send(task, *args, **options))
-            wait_until(lambda: self.state(runs[-1]) == "waiting", "it waits", 10, 0.01)
+            wait_until(lambda: self.state(runs[-1]) == "waiting", "it waits", every=0.01)
         return runs
 
     def state(self, run: str) -> str:
@@ -140,13 +140,13 @@ def test_never_above_the_limit_and_none_lost_or_doubled(
 ) -> None:
     soon, gate = datetime.now(UTC) + timedelta(seconds=0.3), door("gate")
     ways: list[dict[str, Any]] = [{"pool": pool} for pool in ("common", "prefork", "threads")] * 10
-    ways += [{"eta": soon}, {"countdown": 0.2}, {"expires": 60}, *({"priority": n} for n in range(3))]
+    ways += [{"eta": soon}, {"countdown": 0.2}, {"expires": 600}, *({"priority": n} for n in range(3))]
     runs = [site.send("three", 0.02, "", str(gate), **way) for way in ways]
     history.wait_for_starts(runs, 3)
     gate.touch()
     retried = [site.send("three_again", 2) for _ in range(6)]
     for run in (*runs, *retried):
-        AsyncResult(run, app=site.client).get(timeout=40)
+        AsyncResult(run, app=site.client).get(timeout=PATIENCE)
     history.wait_for_ends([*runs, *retried])
     assert history.most_at_once(runs) == 3
     assert history.most_at_once(retried) <= 3
@@ -158,7 +158,7 @@ def test_first_come_first_served(site: Site, history: History, door: Callable[[s
     with held(site, history, door("gate")):
         waiting = [run for pool in ("prefork", "threads") for run in site.in_line(4, "one", pool=pool)]
         others = [site.send("free") for _ in range(20)]
-        history.wait_for_ends(others, timeout=20)
+        history.wait_for_ends(others)
         assert history.starts(waiting) == []
     history.wait_for_ends(waiting)
     assert history.starts(waiting) == waiting
@@ -178,10 +178,10 @@ def test_a_queue_that_is_added_while_workers_run_gives_waiting_runs_back(
     site: Site, history: History, door: Callable[[str], Path]
 ) -> None:
     name = f"{site.settings.outbox.prefix}-added"
-    site.client.control.add_consumer(name, reply=True, limit=2, timeout=10)
+    site.client.control.add_consumer(name, reply=True, limit=2, timeout=30)
     with held(site, history, door("gate"), pool="added"):
         waiting = site.in_line(3, "one", pool="added")
-    history.wait_for_ends(waiting, timeout=10)
+    history.wait_for_ends(waiting)
     assert history.starts(waiting) == waiting
 
 
@@ -190,10 +190,10 @@ def test_a_waiting_run_is_revoked_and_another_expires(
 ) -> None:
     with held(site, history, door("gate"), pool="prefork"):
         revoked, behind = site.in_line(2, "one")
-        expired = site.in_line(1, "one", expires=1)[0]
+        expired = site.in_line(1, "one", expires=5)[0]
         site.client.control.revoke(revoked)
         for run in (revoked, expired):
-            wait_until(lambda: AsyncResult(run, app=site.client).state == "REVOKED", "it has ended", 10)  # noqa: B023
+            wait_until(lambda: AsyncResult(run, app=site.client).state == "REVOKED", "it has ended")  # noqa: B023
     history.wait_for_ends([behind])
     assert history.starts([revoked, expired]) == []
 

@@ -25,11 +25,11 @@ from tests.acceptance.limits_pools.rabbitmq import RABBIT, Node
 from tests.conftest import settings_on
 from tests.database import final_rows, rows
 from tests.processes import BROKER, bridge
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 pytestmark = RABBIT
 
-LEASE = timedelta(seconds=2)
+LEASE = timedelta(seconds=4)  # a keeper that is not scheduled for three seconds does not lose it
 GRANT = timedelta(seconds=1)
 
 
@@ -52,7 +52,7 @@ class Site:
         row = rows(self.stack, [run]).get(run)
         return str(row["status"]) if row else None
 
-    def are_told(self, statuses: dict[str, str], within: float = 30) -> None:
+    def are_told(self, statuses: dict[str, str], within: float = PATIENCE) -> None:
         """Wait until the rows show these."""
         wait_until(
             lambda: {run: self.status(run) for run in statuses} == statuses, f"rows show {statuses}", within
@@ -60,7 +60,7 @@ class Site:
 
     def all_is_true(self, executions: dict[str, int]) -> dict[str, dict[str, Any]]:
         """Each run has completed and was executed so often; no lease is left."""
-        found = final_rows(self.stack, list(executions), timeout=30)
+        found = final_rows(self.stack, list(executions))
         assert {row["status"] for row in found.values()} == {"completed"}
         assert {run: self.history.starts([run]).count(run) for run in executions} == executions
         wait_until(lambda: not self.leases.leftovers() and self.leases.is_idle(), "nothing is held")
@@ -140,7 +140,7 @@ def test_what_a_stopped_worker_had_is_executed_by_the_next(
 ) -> None:
     first, runs, is_warm = fleet.start("prefork", 3), list(executing.values()), how == "warm"
     site.history.wait_for_starts(runs)
-    others = {site.send("one"): "waiting", site.send("free", countdown=3): "scheduled"}
+    others = {site.send("one"): "waiting", site.send("free", countdown=8): "scheduled"}
     site.are_told(others)
     runs.append(site.send("free", 0.0, str(door("door"))))  # now the pool is full
     site.history.wait_for_starts(runs)
@@ -152,7 +152,7 @@ def test_what_a_stopped_worker_had_is_executed_by_the_next(
         door("door").touch()
     first.process.end(0)
     # Told by the worker itself: the reaper would see to it after four leases.
-    site.are_told(dict.fromkeys(runs, "completed" if is_warm else "queued"), within=5)
+    site.are_told(dict.fromkeys(runs, "completed" if is_warm else "queued"), within=3 * LEASE.total_seconds())
     fleet.start("prefork", 3)
     door("door").touch()
     found = site.all_is_true({**dict.fromkeys(runs, 1 if is_warm else 2), **dict.fromkeys(others, 1)})
