@@ -59,6 +59,8 @@ def counting(self: Any, name: str, keeps: bool = True) -> None:
             if execution == 1 and number == SHOWN:
                 held("on")
                 interrupted(self, name)
+            if execution == 2 and number == start + 1:
+                held("seen")  # the first that it has told is shown, whatever comes soon after
             if execution == 2 and number == HELD:
                 held("end")
             signal.sigtimedwait([], 0.02)

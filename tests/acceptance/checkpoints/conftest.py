@@ -20,7 +20,7 @@ from tests.acceptance.limits.state import Sender
 from tests.conftest import settings_on
 
 APP = "tests.acceptance.checkpoints.app"
-LEASE = timedelta(seconds=2)
+LEASE = timedelta(seconds=4)  # a keeper that is not scheduled for three seconds does not lose it
 
 _WATCH = """
 create table public.test_shown (

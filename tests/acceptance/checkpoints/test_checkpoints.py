@@ -48,9 +48,13 @@ class Story:
     def shown(self, kind: str) -> list[Shown]:
         return self.history.of(self.runs[kind])
 
-    def all_show(self, progress: int, *but: str) -> bool:
-        lasts = [self.history.last(run) for kind, run in self.runs.items() if kind not in but]
+    def all_show(self, progress: int) -> bool:
+        lasts = map(self.history.last, self.runs.values())
         return all(last is not None and last.progress == progress for last in lasts)
+
+    def all_begin_again(self) -> bool:
+        lasts = map(self.history.last, self.runs.values())
+        return all(last is not None and last.message == "execution 2" for last in lasts)
 
 
 def starts(folder: Path, run: str) -> list[str]:
@@ -88,7 +92,7 @@ def tell(story: Story, sender: Post) -> None:
         where = {"queue": QUEUES[kind]} if kind in QUEUES else {}
         story.runs[kind] = sender.send("counting", kind, kind != "without", **where)
     others = {"dies": sender.send("dies", 3), "replaced": sender.send("replaced")}
-    wait_until(lambda: story.all_show(SHOWN), "all are half way", 40)
+    wait_until(lambda: story.all_show(SHOWN), "all are half way")
     killed.kill("plug")
     send(stopped, signal.SIGSTOP)
     (child,) = fleet.ledger.of(story.runs["child"])
@@ -97,14 +101,17 @@ def tell(story: Story, sender: Post) -> None:
         fleet.go(f"{kind}-on")
     for queue in ("a", "b"):
         sender.app.control.add_consumer(queue)
-    wait_until(lambda: story.all_show(HELD), "all are three quarters through", 40)
+    wait_until(story.all_begin_again, "all are shown to execute again")
+    for kind in story.runs:
+        fleet.go(f"{kind}-seen")
+    wait_until(lambda: story.all_show(HELD), "all are three quarters through")
     send(stopped, signal.SIGCONT)
     wait_until((story.folder / "lost-stopped").exists, "the one that was taken for dead is told")
     story.kept_meanwhile = kept(story.settings, story.runs["stopped"])
     for kind in story.runs:
         fleet.go(f"{kind}-end")
     story.runs.update(others)
-    wait_until(lambda: all(map(story.history.is_final, story.runs.values())), "all end", 40)
+    wait_until(lambda: all(map(story.history.is_final, story.runs.values())), "all end")
     wait_until(
         lambda: 0 < int(kept(story.settings, story.runs["raises"])["ttl"]) <= STAYS.total_seconds(),
         "what is kept of a run that has ended goes soon",
@@ -177,13 +184,14 @@ def test_a_checkpoint_survives_a_restart_of_an_append_only_redis(
         with bridge(settings, tmp_path, APP):
             first = fleet.launch("prefork", 1)
             run = sender.send("counting", "restarted")
-            wait_until(lambda: _progress(history, run) == SHOWN, "it is half way", 40)
+            wait_until(lambda: _progress(history, run) == SHOWN, "it is half way")
             server.kill()
             first.kill("plug")
             server.start()
             fleet.launch("prefork", 1)
+            fleet.go("restarted-seen")
             fleet.go("restarted-end")
-            wait_until(lambda: history.is_final(run), "it ends", 40)
+            wait_until(lambda: history.is_final(run), "it ends")
     finally:
         fleet.end()
         sender.close()

@@ -21,12 +21,12 @@ from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings, OutboxSettings
 from tasks.demo import provider_answers as answers
 from tasks.demo.demo_posts import DemoAccount, read_accounts
-from tests.acceptance.checkpoints.conftest import History, Shown, falls
+from tests.acceptance.checkpoints.conftest import LEASE, History, Shown, falls
 from tests.acceptance.limits.fleet import Fleet
 from tests.conftest import User
 from tests.processes import bridge
 from tests.unit.import_socials.fake_provider import Answer, Asked, FakeProvider, fake_provider
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 HANDLES = ("kenji", "sofia", "jonas")
 """In the order of their import; each has about 28 posts."""
@@ -67,7 +67,7 @@ class Server:
     def _statuses(self, account: DemoAccount, asked: Asked) -> Answer:
         if account.handle == HANDLES[1] and len(self.asked_for(account.handle)) == KILLED_AT:
             self.reached.set()
-            self.released.wait(30)
+            self.released.wait(3 * PATIENCE)
         newest, oldest = int(asked.query.get("max_id", 2**63)), int(asked.query.get("since_id", 0))
         posts = [post for post in account.posts if oldest < post.number < newest and not post.boost_of]
         page = posts[:PAGE]
@@ -100,14 +100,14 @@ def deployed(stack: RunningStack, own_settings: BridgeSettings) -> Iterator[None
     values = {
         "REDIS_URL": stack.redis_url,
         "LIMITS_REDIS_URL": stack.redis_url,
-        "LIMITS_LEASE_SECONDS": "2",
+        "LIMITS_LEASE_SECONDS": str(LEASE.seconds),
         "SUPABASE_URL": stack.url,
         "SUPABASE_SECRET_KEY": stack.secret_key,
         "PROVIDERS_ALLOW_PRIVATE_HOSTS": "true",
     }
     with redis.Redis.from_url(stack.redis_url) as client, pytest.MonkeyPatch.context() as patch:
         scripts = LimitScripts(client, own_settings.outbox.prefix)
-        scripts.declare({}, timedelta(seconds=2), timedelta(seconds=5), nothing_runs=True)
+        scripts.declare({}, LEASE, timedelta(seconds=5), nothing_runs=True)
         for name, value in values.items():
             patch.setenv(name, value)
         yield
@@ -129,13 +129,13 @@ def imported(
         try:
             first = fleet.launch("threads", 2, "-Q", "io")
             run = send(stack, user)
-            assert server.reached.wait(40), fleet.output()[-3_000:]
+            assert server.reached.wait(2 * PATIENCE), fleet.output()[-3_000:]
             wait_until(lambda: shows(history, run, STORED), "its row shows what is stored")
             first.kill("plug")
             asked_before = len(provider.asked)
             server.released.set()
             fleet.launch("threads", 2, "-Q", "io")
-            wait_until(lambda: history.is_final(run), "it ends", 40)
+            wait_until(lambda: history.is_final(run), "it ends")
         finally:
             server.released.set()
             fleet.end()

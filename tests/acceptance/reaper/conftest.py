@@ -14,17 +14,21 @@ from celery import Celery
 from psycopg.rows import dict_row
 
 from bridge import Bridge
-from bridge.limits.scripts import LimitScripts
 from bridge.local.running import RunningStack
+from bridge.outbox import stream_key
 from bridge.settings import BridgeSettings
+from tests.acceptance.leftovers import nothing_runs
 from tests.acceptance.limits.fleet import Fleet, Server
 from tests.conftest import settings_on
 from tests.processes import Process, bridge
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 APP = "tests.acceptance.reaper.app"
 LEASE = timedelta(seconds=1)
-FOUND = 30.0
+STEADY = timedelta(seconds=4)
+"""Where runs execute: a keeper that is not scheduled for three seconds does not lose their leases."""
+
+FOUND = 90.0
 """Seconds to wait for what is found within six leases: quiet for two, found twice two apart, each look up to
 a lease late; and what a busy machine adds."""
 
@@ -38,12 +42,7 @@ class World:
         self.app = Celery("sender", broker=url, backend=url, set_as_current=False)
         self.app.conf.task_default_queue = "default"
         self.bridge = Bridge(self.app, settings)
-        self.assume_nothing_runs()
-
-    def assume_nothing_runs(self) -> None:
-        limits = self.settings.limits
-        scripts = LimitScripts(self.server.client, self.settings.outbox.prefix)
-        scripts.declare({}, limits.lease, limits.grant, nothing_runs=True)
+        nothing_runs(settings)
 
     def send(self, task: str, *args: Any, **options: Any) -> str:
         return str(self.app.send_task(f"{APP}.{task}", args, **options).id)
@@ -53,7 +52,7 @@ class World:
         found = self._connection.execute("select * from processing_jobs where id = %s", (run,)).fetchone()
         return found or {}
 
-    def becomes(self, run: str, status: str, within: float = 30) -> dict[str, Any]:
+    def becomes(self, run: str, status: str, within: float = PATIENCE) -> dict[str, Any]:
         wait_until(lambda: self.row(run).get("status") == status, f"the row of {run} is {status}", within)
         return self.row(run)
 
@@ -65,6 +64,12 @@ class World:
             f"{', ' + sets if sets else ''} where id = %(id)s",
             {"status": status, "id": run, **columns},
         )
+
+    def is_heard(self) -> bool:
+        """Whether the bridge has written all that was told."""
+        outbox = self.settings.outbox
+        streams = [stream_key(outbox.prefix, partition) for partition in range(outbox.partitions)]
+        return not any(map(self.server.client.xlen, streams))
 
     def execute(self, query: str, *values: Any) -> list[dict[str, Any]]:
         cursor = self._connection.execute(query, values)
@@ -79,10 +84,15 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def settings(stack: RunningStack, server: Server) -> BridgeSettings:
+def lease() -> timedelta:
+    return LEASE
+
+
+@pytest.fixture
+def settings(stack: RunningStack, server: Server, lease: timedelta) -> BridgeSettings:
     made = settings_on(stack, f"reaper-{secrets.token_hex(4)}")
     outbox = made.outbox.model_copy(update={"redis_url": server.url})
-    limits = made.limits.model_copy(update={"lease": LEASE})
+    limits = made.limits.model_copy(update={"lease": lease})
     return made.model_copy(update={"outbox": outbox, "limits": limits})
 
 
@@ -97,7 +107,7 @@ def world(stack: RunningStack, settings: BridgeSettings, server: Server) -> Iter
 
 @pytest.fixture
 def reaping(world: World, tmp_path: Path) -> Iterator[Process]:
-    """A bridge process, whose reaper goes by the short lease."""
+    """A bridge process, whose reaper goes by the lease."""
     with bridge(world.settings, tmp_path, APP) as process:
         yield process
 
