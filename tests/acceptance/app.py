@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
-from celery import Celery, chain, chord, group
+from celery import chain, chord, group
 from celery.exceptions import Ignore, Reject
 
-from bridge import Bridge, BridgeSettings, PublicError, current_run
-from tests.processes import BROKER, SETTINGS
+from bridge import PublicError, current_run
+from tests.acceptance.celery_app import celery_app
 
-settings = BridgeSettings.model_validate_json(os.environ[SETTINGS])
-redis_url = os.environ.get(BROKER, settings.outbox.redis_url)
-app = Celery("acceptance", broker=redis_url, backend=redis_url)
-app.conf.update(
-    task_default_queue=f"{settings.outbox.prefix}-default",
-    broker_transport_options={"global_keyprefix": f"{settings.outbox.prefix}-"},
-    result_backend_transport_options={"global_keyprefix": f"{settings.outbox.prefix}-"},
-    worker_prefetch_multiplier=4,
-    task_acks_late=True,
-    worker_hijack_root_logger=False,
-    broker_connection_retry_on_startup=True,
-)
-Bridge(app, settings)
+app = celery_app("acceptance", worker_prefetch_multiplier=4)
 
 CHANNEL = "import-socials-{user_id}"
 
 
 @app.task(bind=True, channel=CHANNEL, public_result=True)
-def fine(self: Any, user_id: str, items: int = 5, pause: float = 0.0) -> dict[str, int]:
+def fine(self: Any, user_id: str, items: int = 5, pause: float = 0.0, door: str = "") -> dict[str, int]:
     for item in self.track(range(items), "Importing"):
         if pause:
             time.sleep(pause)
         if item == items // 2:
+            if door:
+                wait_for(Path(door))
             help_along(item)
     self.step("Done")
     return {"items": items}
@@ -48,13 +39,18 @@ def help_along(item: int) -> None:
 
 
 @app.task(bind=True, channel=CHANNEL, concurrency=5)
-def import_verbatim(self: Any, user_id: str, pause: float = 0.4) -> None:
-    """The workflow of the seed article, step by step."""
+def import_verbatim(self: Any, user_id: str, seen: str) -> None:
+    """The workflow of the seed article, step by step; each takes until a file tells that it was seen."""
     for name in ("mastodon", "bluesky"):
         self.progress(message=f"Importing {name}...")
-        time.sleep(pause)
+        wait_for(Path(seen, f"Importing {name}..."))
         self.progress(message=f"Extracting topics for {name}...")
-        time.sleep(pause)
+        wait_for(Path(seen, f"Extracting topics for {name}..."))
+
+
+def wait_for(file: Path) -> None:
+    while not file.exists():
+        time.sleep(0.02)
 
 
 @app.task(bind=True, channel=CHANNEL)
@@ -133,7 +129,7 @@ def lost_once(self: Any, user_id: str) -> None:
         os._exit(7)
 
 
-@app.task(bind=True, channel=CHANNEL, time_limit=1, acks_on_timeout=False)
+@app.task(bind=True, channel=CHANNEL, time_limit=4, acks_on_timeout=False)
 def slow_once(self: Any, user_id: str) -> None:
     """Is killed at its time limit, and runs when its message comes again."""
     if self.last_checkpoint is None:

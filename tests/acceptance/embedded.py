@@ -17,7 +17,7 @@ from redis import Redis
 
 from bridge import Bridge, BridgeSettings
 from tests.processes import SETTINGS
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 settings = BridgeSettings.model_validate_json(os.environ[SETTINGS])
 url = settings.outbox.redis_url
@@ -48,7 +48,7 @@ def limits(pool: str) -> list[list[Any]]:
     with start_worker(app, pool=pool, concurrency=3, perform_ping_check=False, shutdown_timeout=30):
         unlimited = [free.delay(number) for number in range(3)]
         limited = [alone.delay(number) for number in range(3)]
-        results = [[run.get(timeout=20) for run in runs] for runs in (unlimited, limited)]
+        results = [[run.get(timeout=PATIENCE) for run in runs] for runs in (unlimited, limited)]
         with Redis.from_url(url) as client:
             wait_until(lambda: not client.keys("*:limits:held:*"), "no lease is left")
     return results
@@ -73,9 +73,9 @@ def anew(pool: str) -> int:
         for times in (1, 2, 3):
             canvas.apply_async()
             wait_until(
-                lambda times=times: client.get(key) == b"%d" % times, f"the last one ran {times} times", 20
+                lambda times=times: client.get(key) == b"%d" % times, f"the last one ran {times} times"
             )
-            wait_until(lambda: not any(map(executions, runs)), "both have ended", 20)
+            wait_until(lambda: not any(map(executions, runs)), "both have ended")
     return times
 
 

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import redis
 
 from bridge.limits.scripts import LimitScripts
+from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings
+from tests.conftest import settings_on
 
 _BINDINGS = b"-_kombu.binding."
+
+
+@contextmanager
+def own_settings(stack: RunningStack, name: str) -> Iterator[BridgeSettings]:
+    """Settings on the stack for the tests of one module, whose keys in Redis are gone afterwards."""
+    settings = settings_on(stack, f"{name}-{secrets.token_hex(4)}")
+    yield settings
+    with redis.Redis.from_url(stack.redis_url) as client:
+        for key in client.scan_iter(f"{settings.outbox.prefix}*", count=1_000):
+            client.delete(key)
 
 
 def forget(settings: BridgeSettings) -> None:

@@ -1,4 +1,4 @@
-"""Tasks that wait for a door, and write down when they start and end."""
+"""Tasks that wait for a door, and write down when they start and end, by the machine's clock."""
 
 from __future__ import annotations
 
@@ -8,30 +8,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
-
-from bridge import Bridge, BridgeSettings, Limit, Rate
-from tests.processes import SETTINGS
+from bridge import Limit, Rate
+from tests.acceptance.celery_app import celery_app
 
 FOLDER = "TASKCAST_TEST_FOLDER"
 """Where the doors are, and what was written down."""
 
-settings = BridgeSettings.model_validate_json(os.environ[SETTINGS])
-redis_url, prefix = settings.outbox.redis_url, settings.outbox.prefix
-app = Celery("shop", broker=redis_url, backend=redis_url)
-app.conf.update(
-    task_default_queue=f"{prefix}-default",
-    broker_transport_options={"global_keyprefix": f"{prefix}-"},
-    result_backend_transport_options={"global_keyprefix": f"{prefix}-"},
-    worker_hijack_root_logger=False,
-    task_ignore_result=True,
-)
-Bridge(app, settings)
+app = celery_app("shop", task_acks_late=False, worker_prefetch_multiplier=4, task_ignore_result=True)
 
 
 def note(name: str, what: str) -> None:
     with (Path(os.environ[FOLDER]) / "notes").open("a") as notes:
-        notes.write(f"{name} {what}\n")
+        notes.write(f"{time.monotonic()} {name} {what}\n")
 
 
 def behind(door: str, name: str) -> None:

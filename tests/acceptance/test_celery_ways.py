@@ -24,12 +24,12 @@ def told_by(scenario: str, pool: str, tmp_path: Path) -> Any:
     """What came of the runs of `tests.acceptance.embedded`, which starts its worker in its own process."""
     with redis_server(tmp_path / "redis") as server:
         settings = BridgeSettings(
-            outbox=OutboxSettings(redis_url=url_of(server)), limits=LimitSettings(lease=timedelta(seconds=1))
+            outbox=OutboxSettings(redis_url=url_of(server)), limits=LimitSettings(lease=timedelta(seconds=5))
         )
         done = subprocess.run(
             [sys.executable, "-m", "tests.acceptance.embedded", pool, scenario],
             cwd=CHECKOUT, env={**os.environ, **environment(settings)}, capture_output=True, text=True,
-            timeout=90, check=False,
+            timeout=150, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)

@@ -19,7 +19,7 @@ import pytest
 from bridge.local.running import RunningStack
 from config.settings import Settings
 from tests.processes import CHECKOUT, Process
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 NOBODY = "http://127.0.0.1:1"
 WRONG_KEY = "sb_secret" + "_of_another_project"
@@ -36,8 +36,8 @@ def ended(
     """Exit code, stdout and the lines on stderr of a command that ends by itself."""
     whole = {**os.environ, **SETTINGS, "PYTHONPATH": str(CHECKOUT), **(env or {})}
     done = subprocess.run(
-        celery(*arguments, app=app), env=whole, cwd=CHECKOUT, capture_output=True, text=True, timeout=60,
-        check=False,
+        celery(*arguments, app=app), env=whole, cwd=CHECKOUT, capture_output=True, text=True,
+        timeout=2 * PATIENCE, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout, [line for line in done.stderr.splitlines() if line.strip()]
 
@@ -217,5 +217,7 @@ def changed_schema(stack: RunningStack, change: str) -> Iterator[None]:
 
 def _version_answer(stack: RunningStack) -> int:
     headers = {"apikey": stack.service_key, "Authorization": f"Bearer {stack.service_key}"}
-    answer = httpx.post(f"{stack.url}/rest/v1/rpc/taskcast_schema_version", json={}, headers=headers)
+    answer = httpx.post(
+        f"{stack.url}/rest/v1/rpc/taskcast_schema_version", json={}, headers=headers, timeout=30
+    )
     return answer.status_code

@@ -21,7 +21,7 @@ from bridge.publisher.dead import dead_key
 from bridge.settings import BridgeSettings
 from tests.database import rows
 from tests.processes import CHECKOUT, bridge, environment
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 GARBAGE = b"\x1b[2J\x00 garbage"
 
@@ -42,7 +42,7 @@ class Operator:
         done = subprocess.run(
             [sys.executable, "-m", "celery", "-A", "tests.acceptance.app", "bridge", "dead", *arguments],
             cwd=CHECKOUT, env={**os.environ, **environment(settings)}, capture_output=True, text=True,
-            timeout=60, check=False,
+            timeout=2 * PATIENCE, check=False,
         )  # fmt: skip
         return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
 
@@ -72,7 +72,7 @@ def test_an_operator_sees_why_an_event_is_dead_replays_it_and_drops_the_rest(
     with bridge(settings, tmp_path) as process:
         wait_until(lambda: operator.kept() == 2, "both are set apart")
         process.says("`celery -A <app> bridge dead` shows them")
-        assert rows(stack, [run])[run]["status"] == "queued"
+        wait_until(lambda: rows(stack, [run]).get(run, {}).get("status") == "queued", "the good one is shown")
 
         code, [heading, first, second, remedy], told = operator.dead()
         assert (code, told) == (0, [])

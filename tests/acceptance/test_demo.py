@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.processes import CHECKOUT
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 PROMISE = "Every run completed, every last broadcast equals its row, every post is stored once."
 
@@ -70,9 +70,10 @@ def demo(*arguments: str, folder: Path) -> Iterator[Demo]:
             started.process.wait()
 
 
+@pytest.mark.timeout(400)
 def test_the_demo_keeps_its_promises_and_leaves_nothing_behind(folder: Path) -> None:
     with demo("--exit", folder=folder) as shown:
-        code = shown.process.wait(150)
+        code = shown.process.wait(5 * PATIENCE)
         assert (code, PROMISE in shown.output()) == (0, True), shown.output()[-3_000:]
         assert shown.left() == []
     assert list(shown.temporary.iterdir()) == []
@@ -80,11 +81,12 @@ def test_the_demo_keeps_its_promises_and_leaves_nothing_behind(folder: Path) -> 
     assert "reddit/frog_and_lantern: the token was refused (401)" in shown.output()
 
 
+@pytest.mark.timeout(400)
 def test_ctrl_c_amid_the_imports_leaves_no_process(folder: Path) -> None:
     with demo(folder=folder) as shown:
-        wait_until(lambda: "in_progress" in shown.output(), "an import runs", timeout=90)
+        wait_until(lambda: "in_progress" in shown.output(), "an import runs", 3 * PATIENCE)
         os.killpg(shown.process.pid, signal.SIGINT)  # a terminal interrupts the whole group
-        assert shown.process.wait(60) == 130, shown.output()[-3_000:]
+        assert shown.process.wait(PATIENCE) == 130, shown.output()[-3_000:]
         assert shown.left() == []
     assert list(shown.temporary.iterdir()) == []
     assert "Traceback" not in shown.output()

@@ -50,7 +50,7 @@ def dispatch(app: ModuleType, kind: str, user: User) -> str:
     elif kind == "revoked":
         task_id = uuid()
         wait_until(
-            lambda: bool(app.app.control.revoke(task_id, reply=True, limit=1, timeout=2)),
+            lambda: bool(app.app.control.revoke(task_id, reply=True, limit=1, timeout=10)),
             "the worker knows of it before it gets the message",  # "ready" is said before it listens
         )
         result = app.fine.apply_async((user.id,), task_id=task_id)

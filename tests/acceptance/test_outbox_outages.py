@@ -18,13 +18,13 @@ from bridge.settings import BridgeSettings
 from tests.conftest import User, settings_on
 from tests.database import final_rows, logs, rows
 from tests.processes import BROKER, CHECKOUT, bridge, environment, worker
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 PUBLISH = """
 import sys
 from tests.acceptance.app import fine
 for _ in range(int(sys.argv[2])):
-    print(fine.delay(sys.argv[1], pause=float(sys.argv[3])).id)
+    print(fine.delay(sys.argv[1], door=sys.argv[3]).id)
 """
 
 
@@ -65,11 +65,13 @@ def settings(stack: RunningStack, redis: OutboxRedis, monkeypatch: pytest.Monkey
     return made.model_copy(update={"outbox": outbox})
 
 
-def publish(settings: BridgeSettings, user: User, count: int = 1, pause: float = 0.0) -> list[str]:
+def publish(settings: BridgeSettings, user: User, count: int = 1, door: str = "") -> list[str]:
     """Dispatch runs from a script that ends right after."""
-    command = [sys.executable, "-c", PUBLISH, user.id, str(count), str(pause)]
+    command = [sys.executable, "-c", PUBLISH, user.id, str(count), door]
     env = {**os.environ, **environment(settings)}
-    done = subprocess.run(command, cwd=CHECKOUT, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, cwd=CHECKOUT, env=env, capture_output=True, text=True, timeout=2 * PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
@@ -105,11 +107,12 @@ def test_an_outbox_killed_in_the_middle_of_a_run_gets_the_rest_of_it(
     stack: RunningStack, redis: OutboxRedis, settings: BridgeSettings, user: User, tmp_path: Path
 ) -> None:
     with bridge(settings, tmp_path), worker(settings, tmp_path) as process:
-        runs = publish(settings, user, 2, pause=0.4)
+        runs = publish(settings, user, 2, str(tmp_path / "door"))
         wait_until(
             lambda: [row["status"] for row in rows(stack, runs).values()] == ["in_progress"] * 2, "both run"
         )
         redis.kill()
+        (tmp_path / "door").touch()
         wait_until(lambda: process.output().count(" succeeded in ") == 2, "both ended meanwhile")
         redis.start()
         found = final_rows(stack, runs)

@@ -48,5 +48,5 @@ def _status(stack: RunningStack, run: str) -> str | None:
 
 
 def _reserved(app: ModuleType) -> set[str]:
-    told = app.app.control.inspect(timeout=1).reserved() or {}
+    told = app.app.control.inspect(timeout=10, limit=1).reserved() or {}
     return {request["id"] for requests in told.values() for request in requests}

@@ -7,28 +7,14 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
 from celery.exceptions import Reject
 
-from bridge import Bridge, BridgeSettings, LeaseLost, current_run
+from bridge import LeaseLost, current_run
+from tests.acceptance.celery_app import celery_app
 from tests.acceptance.checkpoints.places import EVERY, HELD, ITEMS, SHOWN
 from tests.acceptance.limits.ledger import LEDGER, noted
-from tests.processes import SETTINGS
 
-settings = BridgeSettings.model_validate_json(os.environ[SETTINGS])
-app = Celery("checkpoints", broker=settings.outbox.redis_url, backend=settings.outbox.redis_url)
-app.conf.update(
-    task_default_queue=f"{settings.outbox.prefix}-default",
-    broker_transport_options={"global_keyprefix": f"{settings.outbox.prefix}-"},
-    result_backend_transport_options={"global_keyprefix": f"{settings.outbox.prefix}-"},
-    worker_prefetch_multiplier=1,
-    task_acks_late=True,
-    task_reject_on_worker_lost=True,
-    worker_hijack_root_logger=False,
-    worker_cancel_long_running_tasks_on_connection_loss=False,
-    broker_connection_retry_on_startup=True,
-)
-Bridge(app, settings)
+app = celery_app("checkpoints", task_reject_on_worker_lost=True)
 
 
 def folder() -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,8 +15,8 @@ import redis
 from bridge.checkpoints import checkpoint_key
 from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings
+from tests.acceptance.leftovers import own_settings
 from tests.acceptance.limits.state import Sender
-from tests.conftest import settings_on
 
 APP = "tests.acceptance.checkpoints.app"
 LEASE = timedelta(seconds=4)  # a keeper that is not scheduled for three seconds does not lose it
@@ -102,8 +101,7 @@ def falls(shown: list[Shown]) -> list[tuple[Shown, Shown]]:
 class Post(Sender):
     """Sends runs of this app."""
 
-    def send(self, task: str, *args: Any, **options: Any) -> str:
-        return str(self.app.send_task(f"{APP}.{task}", args, **options).id)
+    tasks = APP
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +123,8 @@ def frequent(settings: BridgeSettings) -> BridgeSettings:
 
 @pytest.fixture(scope="module")
 def settings(stack: RunningStack) -> Iterator[BridgeSettings]:
-    prefix = f"checkpoints-{secrets.token_hex(4)}"
-    yield frequent(settings_on(stack, prefix))
-    with redis.Redis.from_url(stack.redis_url) as client:
-        for key in client.scan_iter(f"{prefix}*"):
-            client.delete(key)
+    with own_settings(stack, "checkpoints") as made:
+        yield frequent(made)
 
 
 def kept(settings: BridgeSettings, run: str) -> dict[str, str]:

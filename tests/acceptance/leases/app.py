@@ -9,33 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, chain
+from celery import chain
 
-from bridge import Bridge, BridgeSettings, LeaseLost, current_run
+from bridge import LeaseLost, current_run
+from tests.acceptance.celery_app import celery_app, returning_soon
 from tests.acceptance.limits.ledger import LEDGER, noted, now
-from tests.processes import BROKER, SETTINGS
 
-settings = BridgeSettings.model_validate_json(os.environ[SETTINGS])
-redis_url = os.environ.get(BROKER, settings.outbox.redis_url)
-app = Celery("leases", broker=redis_url, backend=redis_url)
-app.conf.update(
-    task_default_queue=f"{settings.outbox.prefix}-default",
-    broker_transport_options={
-        "global_keyprefix": f"{settings.outbox.prefix}-",
-        "visibility_timeout": float(os.environ.get("TASKCAST_TEST_VISIBILITY", "3600")),
-        "unacked_restore_interval": 0.5,
-        "unacked_restore_throttle": 1,
-        "unacked_mutex_expire": 2,
-    },
-    result_backend_transport_options={"global_keyprefix": f"{settings.outbox.prefix}-"},
-    worker_prefetch_multiplier=1,
-    task_acks_late=True,
-    result_backend_always_retry=True,
-    worker_hijack_root_logger=False,
-    worker_cancel_long_running_tasks_on_connection_loss=False,
-    broker_connection_retry_on_startup=True,
-)
-Bridge(app, settings)
+app = celery_app("leases", returning_soon(3600), result_backend_always_retry=True)
 
 
 def folder() -> Path:

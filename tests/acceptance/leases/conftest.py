@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,12 +17,11 @@ import redis
 from bridge.events import FINAL_STATUSES
 from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings
-from tests.acceptance.leftovers import forget
+from tests.acceptance.leftovers import forget, own_settings
 from tests.acceptance.limits.fleet import Fleet
 from tests.acceptance.limits.ledger import now
 from tests.acceptance.limits.proxy import Proxy
 from tests.acceptance.limits.state import Books, Sender
-from tests.conftest import settings_on
 from tests.lines import whole_lines
 from tests.processes import bridge
 from tests.waiting import wait_until
@@ -100,33 +98,14 @@ class Leases(Books):
 class Post(Sender):
     """Sends runs of the leases' app."""
 
-    def send(self, task: str, *args: Any, **options: Any) -> str:
-        return str(self.app.send_task(f"{APP}.{task}", args, **options).id)
-
-    def signature(self, task: str, *args: Any, **options: Any) -> Any:
-        return self.app.signature(f"{APP}.{task}", args, **options)
-
-    def start(self, canvas: Any) -> str:
-        """Send a chain or a chord; the id of its last run."""
-        # Its results hold each other, and would look for Redis when it has gone.
-        self.app.backend.remove_pending_result = lambda result: result
-        return str(canvas.delay().id)
+    tasks = APP
 
 
 @pytest.fixture(scope="module")
-def client(stack: RunningStack) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(stack.redis_url) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def settings(stack: RunningStack, client: redis.Redis) -> Iterator[BridgeSettings]:
+def settings(stack: RunningStack) -> Iterator[BridgeSettings]:
     """On the stack, with short leases."""
-    prefix = f"leases-{secrets.token_hex(4)}"
-    made = settings_on(stack, prefix)
-    yield made.model_copy(update={"limits": made.limits.model_copy(update={"lease": LEASE})})
-    for key in client.scan_iter(f"{prefix}*"):
-        client.delete(key)
+    with own_settings(stack, "leases") as made:
+        yield made.model_copy(update={"limits": made.limits.model_copy(update={"lease": LEASE})})
 
 
 @pytest.fixture(scope="module")

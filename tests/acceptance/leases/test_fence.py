@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from bridge.limits.fence import LOOK_EVERY
 from bridge.settings import BridgeSettings
 from tests.acceptance.leases.conftest import Leases, Post, Rows, attempts, executing
 from tests.acceptance.limits.fleet import Fleet, Worker
@@ -21,8 +20,8 @@ from tests.waiting import SLACK, wait_until
 ENDS = ("returns", "fails", "again")
 """Ways in which a body can end that has not been told."""
 
-TOLD = LOOK_EVERY + SLACK
-"""Seconds within which an attempt learns that it has lost its lease; nothing else would ever tell it."""
+TOLD = 1 + SLACK
+"""Seconds within which an attempt learns that it has lost its lease: it looks once a second."""
 
 
 def send(worker: Worker, number: int) -> None:

@@ -10,36 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
 from celery.exceptions import Ignore, Reject
 
-from bridge import Bridge, BridgeSettings, Limit
+from bridge import Limit
+from tests.acceptance.celery_app import celery_app, returning_soon
 from tests.acceptance.limits.ledger import LEDGER, TICK, noted
-from tests.processes import BROKER, SETTINGS
 
-settings = BridgeSettings.model_validate_json(os.environ[SETTINGS])
-redis_url = os.environ.get(BROKER, settings.outbox.redis_url)
-app = Celery("limits", broker=redis_url, backend=redis_url)
-app.conf.update(
-    task_default_queue=f"{settings.outbox.prefix}-default",
-    broker_transport_options={
-        "global_keyprefix": f"{settings.outbox.prefix}-",
-        # Messages of killed workers come back soon, and so do copies of those whose runs live.
-        "visibility_timeout": float(os.environ.get("TASKCAST_TEST_VISIBILITY", "3")),
-        "unacked_restore_interval": 0.5,
-        "unacked_restore_throttle": 1,
-        # A worker that is killed while it restores holds this lock for 5 minutes unless told otherwise.
-        "unacked_mutex_expire": 2,
-    },
-    result_backend_transport_options={"global_keyprefix": f"{settings.outbox.prefix}-"},
-    worker_prefetch_multiplier=1,
-    task_acks_late=True,
-    task_reject_on_worker_lost=True,
-    worker_hijack_root_logger=False,
-    worker_cancel_long_running_tasks_on_connection_loss=False,
-    broker_connection_retry_on_startup=True,
-)
-Bridge(app, settings)
+app = celery_app("limits", returning_soon(3), task_reject_on_worker_lost=True)
 
 ONE = Limit(1, name="one")
 FIVE = Limit(5, name="five")

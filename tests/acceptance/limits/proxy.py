@@ -29,7 +29,12 @@ class Proxy:
         self.swallow: list[bytes] = []
         self.swallowed = 0
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._ports: list[int] = []
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def ports(self) -> set[int]:
+        """The ports that Redis has seen connections of its come from."""
+        return set(self._ports)
 
     def cut(self) -> None:
         """Close all connections."""
@@ -54,6 +59,7 @@ class Proxy:
                     _close(client)
                     continue
                 self._pairs.append((client, server))
+                self._ports.append(server.getsockname()[1])
                 doomed = threading.Event()
                 threading.Thread(target=self._there, args=(client, server, doomed), daemon=True).start()
                 threading.Thread(target=self._back, args=(server, client, doomed), daemon=True).start()

@@ -46,6 +46,8 @@ class Books:
 class Sender:
     """Sends runs as a process that has none of this code would: by name."""
 
+    tasks = "tests.acceptance.limits.app"
+
     def __init__(self, settings: BridgeSettings, broker: str | None = None) -> None:
         prefix = settings.outbox.prefix
         url = broker or settings.outbox.redis_url
@@ -57,7 +59,16 @@ class Sender:
         )
 
     def send(self, task: str, *args: Any, **options: Any) -> str:
-        return str(self.app.send_task(f"tests.acceptance.limits.app.{task}", args, **options).id)
+        return str(self.app.send_task(f"{self.tasks}.{task}", args, **options).id)
+
+    def signature(self, task: str, *args: Any, **options: Any) -> Any:
+        return self.app.signature(f"{self.tasks}.{task}", args, **options)
+
+    def start(self, canvas: Any) -> str:
+        """Send a chain or a chord; the id of its last run."""
+        # Its results hold each other, and would look for Redis when it has gone.
+        self.app.backend.remove_pending_result = lambda result: result
+        return str(canvas.delay().id)
 
     def state(self, run: str) -> str:
         return str(self.app.AsyncResult(run).state)

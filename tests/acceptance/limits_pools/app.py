@@ -11,30 +11,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
-
-from bridge import Bridge, BridgeSettings, Limit, Rate
+from bridge import Limit, Rate
+from tests.acceptance.celery_app import celery_app
 from tests.acceptance.limits_pools import folders as folders  # makes its transport known
-from tests.processes import BROKER, SETTINGS
 
 HISTORY = "TASKCAST_TEST_HISTORY"  # file of starts and ends
 TRANSPORT = "TASKCAST_TEST_TRANSPORT"  # transport options of the broker, as JSON
 
-settings = BridgeSettings.model_validate_json(os.environ[SETTINGS])
-redis_url = settings.outbox.redis_url
-prefixed = {"global_keyprefix": f"{settings.outbox.prefix}-"}
-app = Celery("limited", broker=os.environ.get(BROKER) or redis_url, backend=redis_url, set_as_current=False)
-app.conf.update(
-    task_default_queue=f"{settings.outbox.prefix}-common",
-    broker_transport_options=json.loads(os.environ.get(TRANSPORT, "null")) or prefixed,
-    result_backend_transport_options=prefixed,
-    worker_prefetch_multiplier=4,
-    task_acks_late=True,
-    worker_hijack_root_logger=False,
-    broker_connection_retry_on_startup=True,
-    broker_connection_retry=True,
-)
-Bridge(app, settings)
+app = celery_app("limited", queue="common", is_current=False, worker_prefetch_multiplier=4)
+settings = app.bridge.settings
+app.conf.result_backend = settings.outbox.redis_url
+if elsewhere := os.environ.get(TRANSPORT):
+    app.conf.broker_transport_options = json.loads(elsewhere)
 
 SECOND = timedelta(seconds=1)
 

@@ -95,12 +95,12 @@ def through(stack: RunningStack, settings: BridgeSettings, origin: Origin) -> Br
 
 
 @pytest.fixture(scope="session")
-def tasks(app: ModuleType) -> Any:
+def tasks(session_app: ModuleType) -> Any:
     return import_module(APP)
 
 
 @pytest.fixture(scope="module")
-def working(app: ModuleType, through: BridgeSettings, tmp_path_factory: Any) -> Iterator[Process]:
+def working(session_app: ModuleType, through: BridgeSettings, tmp_path_factory: Any) -> Iterator[Process]:
     """One worker for a module's tests."""
     logs: Path = tmp_path_factory.mktemp("worker")
     with worker(through, logs, app=APP, concurrency=4, pool="threads") as process:

@@ -21,6 +21,9 @@ Kind = Literal["refuse", "hang", "slow", "drip", "status", "page", "cut"]
 
 REST, REALTIME = "/rest/v1", "/realtime/v1"
 _PAGE = "<html><body>Please sign in to the network.</body></html>"
+_GIVEN_UP = (
+    0.05  # seconds in which it shows, after a stall of ours, that nobody waits for the answer any more
+)
 _HOP = frozenset({"connection", "transfer-encoding", "content-length", "content-encoding", "host"})
 
 
@@ -105,6 +108,7 @@ class Origin:
         body = await request.read()
         for prefix, fault in self._faults.items():
             if request.path.startswith(prefix) and len(body) > fault.above:
+                await asyncio.sleep(_GIVEN_UP)
                 self.asked[prefix] += 1
                 self.times[request.path.rpartition("/")[2]].append(time.monotonic())
                 return await self._FAULTS[fault.kind](self, request, body, fault)

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -28,8 +29,8 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:realtime")
 
 AWAY = Fault("status", 503)
-CALLS = 1_500
-SECONDS = 5.0
+SILENCE = 2.5
+"""Seconds: what is less than two older than the last is no more stale than ever."""
 
 
 async def test_progress_of_the_time_away_is_not_replayed(
@@ -40,24 +41,27 @@ async def test_progress_of_the_time_away_is_not_replayed(
     bridging: Process,
     left: Callable[[], int],
     user: User,
+    tmp_path: Path,
 ) -> None:
+    door = tmp_path / "door"
     async with listening(stack, user) as heard:
         with origin.away(AWAY, REST, REALTIME):
-            runs = [tasks.chatty.delay(user.id, CALLS, SECONDS).id for _ in range(2)]
+            runs = [tasks.talking.delay(user.id, str(door), SILENCE).id for _ in range(2)]
             await eventually(lambda: origin.asked[REST] > 0, "the first of it was read already")
+            await eventually(
+                lambda: left() > 2 * 15 * 20, "progress for some 15 reads of 20 waits of each run"
+            )
+            door.touch()
             await eventually(
                 lambda: all(f"{run}] succeeded in " in working.output() for run in runs), "the tasks succeed"
             )
-            entries = left()
         found = await in_thread(final_rows, stack, runs)
         await eventually(lambda: heard.told_the_end(runs), "the listener is told every end")
         await eventually(lambda: left() == 0, "the outbox is empty")
         assert all(complete(stack, found[run]) for run in runs)
-    assert entries > 2 * 15 * 20, "progress for more than 15 reads of 20 entries waits of each run"
     for run in runs:
         told = [payload["progress"] for payload in heard.of(run, "progress")]
-        # What is less than two seconds older than the last is no more stale than ever, and there is the end.
-        assert not any(0 < each < 55 for each in told), told
+        assert set(told) <= {0, 100}
         assert told[-1] == 100
         assert heard.never_fell_back(run)
 
@@ -105,7 +109,7 @@ async def test_a_batch_that_the_database_has_no_time_for_is_written_in_parts(
     user: User,
 ) -> None:
     patches = [ended(user, "slow") for _ in range(20)]
-    with slow_rows(stack, 0.05, "250ms"):
+    with slow_rows(stack, 0.15, "750ms"):  # a second is what the bridge gives a request
         outbox.append([(patches[0].run_id, patch) for patch in patches])  # of one root: in one partition
         found = await in_thread(final_rows, stack, [patch.run_id for patch in patches])
         await eventually(lambda: left() == 0, "the outbox is empty")
@@ -166,4 +170,4 @@ async def test_who_asks_to_be_left_alone_for_a_while_is_left_alone(
         await in_thread(final_rows, stack, runs)
         await eventually(lambda: heard.told_the_end(runs), "the ends are told")
     assert min(later - sooner for sooner, later in itertools.pairwise(times)) > 1.9
-    assert not any(at > times[0] + 0.1 for at in reminders), "but what was under way"
+    assert not any(at > times[0] + 1.5 for at in reminders), "but what was under way"

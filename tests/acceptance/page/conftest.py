@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from bridge.local.running import RunningStack
 from bridge.web.build import build
@@ -20,6 +20,7 @@ from tasks.demo.web import DemoSite, Start
 from tests.acceptance.page.announcer import Announcer
 from tests.acceptance.page.site import CHROMIUM_FLAGS, STARTS_OF_A_USER, serving
 from tests.acceptance.page.visit import Started, Visit
+from tests.waiting import PATIENCE
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -34,6 +35,7 @@ def browser() -> Iterator[Browser]:
     if program is None:
         pytest.skip(f"no browser on PATH ({', '.join(_NAMES)})")
     build()
+    expect.set_options(timeout=PATIENCE * 1_000)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
         yield chromium

@@ -41,7 +41,7 @@ class Visit:
 
     def is_live(self) -> None:
         """The page says that it is connected, or soon will."""
-        expect(self.page.locator("#connection")).to_have_text("Live", timeout=30_000)
+        expect(self.page.locator("#connection")).to_have_text("Live")
 
     def start(self) -> str:
         """Press the button; the run's id."""
@@ -61,7 +61,7 @@ class Visit:
         """The bar, and what stands around it, are right now or soon."""
         card = self.run(run_id)
         bar = card.get_by_role("progressbar")
-        expect(bar).to_have_attribute("aria-valuenow", str(percent), timeout=30_000)
+        expect(bar).to_have_attribute("aria-valuenow", str(percent))
         if status is not None:
             expect(card.locator(".badge")).to_have_text(status)
         if message is not None:

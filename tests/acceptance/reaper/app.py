@@ -7,23 +7,17 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, chord
+from celery import chord
 
-from bridge import Bridge, BridgeSettings
+from tests.acceptance.celery_app import celery_app
 from tests.acceptance.limits.ledger import LEDGER, noted
-from tests.processes import SETTINGS
 
-settings = BridgeSettings.model_validate_json(os.environ[SETTINGS])
-app = Celery("reaper", broker=settings.outbox.redis_url, backend=settings.outbox.redis_url)
-app.conf.update(
+app = celery_app(
+    "reaper",
     task_default_queue="default",
-    worker_prefetch_multiplier=1,
-    task_acks_late=True,
-    worker_hijack_root_logger=False,
-    worker_cancel_long_running_tasks_on_connection_loss=False,
-    broker_connection_retry_on_startup=True,
+    broker_transport_options={},
+    result_backend_transport_options={},
 )
-Bridge(app, settings)
 
 
 def until_it_may_end(task: Any, name: str) -> str:

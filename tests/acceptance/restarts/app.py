@@ -7,30 +7,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery import Celery
 from celery.concurrency.asynpool import AsynPool
 from celery.signals import worker_init
 
-from bridge import Bridge, BridgeSettings, Limit, current_run
+from bridge import Limit, current_run
+from tests.acceptance.celery_app import celery_app
 from tests.acceptance.limits.ledger import LEDGER, TICK, noted
-from tests.processes import BROKER, SETTINGS
 
-settings = BridgeSettings.model_validate_json(os.environ[SETTINGS])
-redis_url = os.environ.get(BROKER, settings.outbox.redis_url)
-app = Celery("restarts", broker=redis_url, backend=redis_url)
-app.conf.update(
-    task_default_queue=f"{settings.outbox.prefix}-default",
-    broker_transport_options={"global_keyprefix": f"{settings.outbox.prefix}-"},
-    result_backend_transport_options={"global_keyprefix": f"{settings.outbox.prefix}-"},
+app = celery_app(
+    "restarts",
     worker_prefetch_multiplier=2,
-    task_acks_late=True,
-    worker_hijack_root_logger=False,
-    worker_cancel_long_running_tasks_on_connection_loss=False,
     worker_soft_shutdown_timeout=float(os.environ.get("TASKCAST_TEST_SOFT", "0")),
-    broker_connection_retry_on_startup=True,
     result_backend_always_retry=True,  # else a run that ends while Redis is away has failed
 )
-Bridge(app, settings)
+redis_url = str(app.conf.broker_url)
 
 
 @worker_init.connect

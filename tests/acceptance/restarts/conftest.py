@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -16,10 +14,9 @@ import redis
 from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings
 from tests.acceptance.leases.conftest import Leases
-from tests.acceptance.leftovers import forget
+from tests.acceptance.leftovers import forget, own_settings
 from tests.acceptance.limits.fleet import Fleet
 from tests.acceptance.limits.state import Sender
-from tests.conftest import settings_on
 from tests.processes import Process, bridge
 
 APP = "tests.acceptance.restarts.app"
@@ -40,17 +37,7 @@ class Keys(Leases):
 class Post(Sender):
     """Sends runs of the restarts' app."""
 
-    def send(self, task: str, *args: Any, **options: Any) -> str:
-        return str(self.app.send_task(f"{APP}.{task}", args, **options).id)
-
-    def start(self, canvas: Any) -> str:
-        """Send a chord; the id of the run that waits for the others."""
-        # Its results hold each other, and would look for Redis when it has gone.
-        self.app.backend.remove_pending_result = lambda result: result
-        return str(canvas.delay().id)
-
-    def signature(self, task: str, *args: Any, **options: Any) -> Any:
-        return self.app.signature(f"{APP}.{task}", args, **options)
+    tasks = APP
 
 
 def with_short_leases(settings: BridgeSettings) -> BridgeSettings:
@@ -61,18 +48,10 @@ def with_short_leases(settings: BridgeSettings) -> BridgeSettings:
 
 
 @pytest.fixture(scope="module")
-def client(stack: RunningStack) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(stack.redis_url) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def settings(stack: RunningStack, client: redis.Redis) -> Iterator[BridgeSettings]:
+def settings(stack: RunningStack) -> Iterator[BridgeSettings]:
     """On the stack, with short leases."""
-    prefix = f"restarts-{secrets.token_hex(4)}"
-    yield with_short_leases(settings_on(stack, prefix))
-    for key in client.scan_iter(f"{prefix}*"):
-        client.delete(key)
+    with own_settings(stack, "restarts") as made:
+        yield with_short_leases(made)
 
 
 @pytest.fixture(scope="module")
