@@ -81,10 +81,22 @@ class Broker:
         self.is_limits_redis = _is_same(channel, limits)
         if self.is_limits_redis:
             _keep_client(channel)
+            self._keep_clients_of_reconnections()
         if not self.is_limits_redis:
             log.warning(_NOT_THE_SAME, consumer.connection.transport.driver_type, GRANTED)
             for name in list(self._app.amqp.queues.consume_from):
                 self._consume_granted(name)
+
+    def _keep_clients_of_reconnections(self) -> None:
+        """Each connection has a channel of its own."""
+        consumer, connect = self._consumer, self._consumer.connect
+
+        def connecting() -> Any:
+            connection = connect()
+            _keep_client(connection.default_channel)
+            return connection
+
+        consumer.connect = connecting
 
     def priority(self, message: Message) -> int:
         """The priority of a message from 0, which is first: Redis counts up, AMQP down."""
