@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -13,6 +14,7 @@ from bridge.clock import counted_from_now
 
 _app: ContextVar[Celery | None] = ContextVar("taskcast_sender", default=None)
 _from_now: ContextVar[frozenset[str]] = ContextVar("taskcast_from_now", default=frozenset())
+_tries_again: ContextVar[bool] = ContextVar("taskcast_tries_again", default=False)
 
 
 def sender_of() -> Celery | None:
@@ -25,6 +27,16 @@ def from_now() -> frozenset[str]:
     return _from_now.get()
 
 
+@contextmanager
+def trying_again() -> Iterator[None]:
+    """What cannot be sent here is sent again, so nothing is told of it."""
+    token = _tries_again.set(True)
+    try:
+        yield
+    finally:
+        _tries_again.reset(token)
+
+
 def sending(app: Celery) -> Callable[..., Any]:
     """`app.send_task`, through which each message goes: tells what is sent, and what could not be."""
     send = app.send_task
@@ -35,7 +47,8 @@ def sending(app: Celery) -> Callable[..., Any]:
         try:
             return send(name, *args, task_id=task_id, **options)
         except OperationalError:
-            app.bridge.signals.publication_failed(task_id)
+            if not _tries_again.get():
+                app.bridge.signals.publication_failed(task_id)
             raise
         finally:
             _app.reset(token)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from functools import wraps
 from inspect import getattr_static
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from celery import Task
+from celery.exceptions import OperationalError, Reject
 
 from bridge.current import current_run, detached_run
 from bridge.errors import PublicError
@@ -19,16 +21,21 @@ from bridge.limits.targets import WHOLE
 from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
 from bridge.replacement import counting_on
 from bridge.run import Run
+from bridge.sending import trying_again
 from bridge.worker.pool_process import ending, handing_over
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_UNTIL_IT_IS_BACK = {"max_retries": None, "interval_start": 0.1, "interval_step": 0.3, "interval_max": 1}
-"""How the next attempt is published while the broker is away: meanwhile there is nothing else to execute."""
+_TRIES_AGAIN_AFTER: Final = 1.0
+"""Seconds; while the broker is away there is nothing else that a worker could execute."""
 
 _SET_BY_CELERY = frozenset({"app", "name", "run"})
+
+
+class _NotPublished(Exception):
+    """The broker is away."""
 
 
 class BridgeTask(Task):
@@ -92,13 +99,36 @@ class BridgeTask(Task):
             return super().replace(sig)
 
     def retry(self, *args: Any, **options: Any) -> Any:
-        """Try again, as Celery does; not for an attempt whose run goes on elsewhere."""
+        """Try again, as Celery does; not for an attempt whose run goes on elsewhere.
+
+        While the broker is away this waits for it, unless a `retry_policy` is given: Celery would give up
+        after seconds, and could tell nobody. A time limit, a revocation or a cold shutdown ends the wait.
+        """
         run = current_run()
         if run is not None:
             self.app.bridge.fence.refuse_lost(run)
-        options.setdefault("retry_policy", _UNTIL_IT_IS_BACK)  # Celery would give the run up after a second
+        if self.request.is_eager or "retry_policy" in options or options.get("retry") is False:
+            with handing_over(self.request):
+                return super().retry(*args, **options)
+        waits = False
+        while True:
+            try:
+                return self._retry_now(*args, **options)
+            except _NotPublished:
+                if not waits:
+                    log.warning("run %s is to be tried again, and waits for the broker", self.request.id)
+                waits = True
+                time.sleep(_TRIES_AGAIN_AFTER)
+
+    def _retry_now(self, *args: Any, **options: Any) -> Any:
         with handing_over(self.request):
-            return super().retry(*args, **options)
+            try:
+                with trying_again():
+                    return super().retry(*args, **options)
+            except Reject as error:
+                if isinstance(error.reason, OperationalError):
+                    raise _NotPublished from error
+                raise
 
     def hold(self, name: str, seconds: float | timedelta, *, key: Any = WHOLE) -> None:
         """Keep every worker from starting what a limit or rate counts, as a provider's `Retry-After` asks.

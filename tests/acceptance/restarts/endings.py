@@ -74,3 +74,14 @@ def goes_on(self: Any, moment: str) -> str:
             Path(os.environ[LEDGER]).with_name(f"stops-{self.request.id}").touch()
             linger(self.request.id, moment)
     return moment
+
+
+@app.task(bind=True, public_result=True, max_retries=3)
+def asks_again(self: Any, name: str) -> int:
+    """Asks for another attempt once it may."""
+    with noted(self.request.id):
+        if self.request.retries == 0:
+            linger(self.request.id, name)
+            Path(os.environ[LEDGER]).with_name(f"asks-{self.request.id}").touch()
+            raise self.retry(countdown=0)
+    return int(self.request.retries)
