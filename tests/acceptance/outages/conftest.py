@@ -116,6 +116,22 @@ def bridging(working: Process, through: BridgeSettings, tmp_path_factory: Any) -
         yield process
 
 
+class Door:
+    """What runs of `talking` wait for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self.open = path.touch
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[Door]:
+    """Open at the test's end: the worker is the next one's, too."""
+    made = Door(tmp_path / "door")
+    yield made
+    made.open()
+
+
 @pytest.fixture
 def left(settings: BridgeSettings) -> Iterator[Callable[[], int]]:
     """How many entries lie in the outbox."""

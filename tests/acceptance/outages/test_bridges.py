@@ -9,7 +9,7 @@ import pytest
 
 from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings
-from tests.acceptance.outages.conftest import complete, in_thread, listening
+from tests.acceptance.outages.conftest import Door, complete, in_thread, listening
 from tests.acceptance.outages.origin import REALTIME, REST, Fault, Origin
 from tests.conftest import User
 from tests.database import final_rows, rows
@@ -27,15 +27,15 @@ async def test_ends_come_before_the_progress_of_others_when_few_messages_may_be_
     origin: Origin,
     working: Process,
     user: User,
+    door: Door,
     tmp_path: Path,
 ) -> None:
-    door = tmp_path / "door"
     poor = through.broadcast.model_copy(update={"messages_per_second": 20, "listeners": 1})
     with bridge(through.model_copy(update={"broadcast": poor}), tmp_path) as process:
         process.says("reading partitions")
         async with listening(stack, user) as heard:
             with origin.away(Fault("refuse"), REALTIME):
-                going = [tasks.talking.delay(user.id, str(door)).id for _ in range(3)]
+                going = [tasks.talking.delay(user.id, door.path).id for _ in range(3)]
                 await eventually(lambda: len(rows(stack, going)) == 3, "they have begun")
                 ending = [tasks.chatty.delay(user.id).id for _ in range(12)]
                 await in_thread(final_rows, stack, ending)
@@ -45,7 +45,7 @@ async def test_ends_come_before_the_progress_of_others_when_few_messages_may_be_
             first = {payload["run_id"]: place for place, payload in reversed([*enumerate(told)])}
             last_end = max(first[run] for run in ending)
             assert {payload["run_id"] for payload in told[:last_end]} <= set(ending)
-            door.touch()
+            door.open()
             await in_thread(final_rows, stack, going)
 
 
@@ -87,15 +87,16 @@ async def test_a_key_that_is_revoked_and_restored_costs_nothing_but_time(
     origin: Origin,
     working: Process,
     user: User,
+    door: Door,
     tmp_path: Path,
 ) -> None:
     with bridge(through, tmp_path) as process:
         process.says("reading partitions")
-        run = tasks.talking.delay(user.id, str(tmp_path / "door")).id
+        run = tasks.talking.delay(user.id, door.path).id
         await eventually(lambda: rows(stack, [run]), "it has begun")
         with origin.away(Fault("status", 401), REST, REALTIME):
             await eventually(lambda: origin.asked[REST] > 4, "it asks again and again")
-            (tmp_path / "door").touch()
+            door.open()
             await eventually(lambda: f"{run}] succeeded in " in working.output(), "the task goes on")
             told = process.output()
             assert told.count("ERROR bridge.backoff: rows: ") == 1, told

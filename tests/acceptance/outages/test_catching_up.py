@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -18,7 +17,7 @@ from bridge.events import Patch
 from bridge.local.running import RunningStack
 from bridge.outbox import RedisOutbox
 from bridge.settings import BridgeSettings
-from tests.acceptance.outages.conftest import complete, in_thread, listening
+from tests.acceptance.outages.conftest import Door, complete, in_thread, listening
 from tests.acceptance.outages.origin import REALTIME, REST, Fault, Origin
 from tests.conftest import User
 from tests.database import final_rows, rows
@@ -41,17 +40,16 @@ async def test_progress_of_the_time_away_is_not_replayed(
     bridging: Process,
     left: Callable[[], int],
     user: User,
-    tmp_path: Path,
+    door: Door,
 ) -> None:
-    door = tmp_path / "door"
     async with listening(stack, user) as heard:
         with origin.away(AWAY, REST, REALTIME):
-            runs = [tasks.talking.delay(user.id, str(door), SILENCE).id for _ in range(2)]
+            runs = [tasks.talking.delay(user.id, door.path, SILENCE).id for _ in range(2)]
             await eventually(lambda: origin.asked[REST] > 0, "the first of it was read already")
             await eventually(
                 lambda: left() > 2 * 15 * 20, "progress for some 15 reads of 20 waits of each run"
             )
-            door.touch()
+            door.open()
             await eventually(
                 lambda: all(f"{run}] succeeded in " in working.output() for run in runs), "the tasks succeed"
             )
