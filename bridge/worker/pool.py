@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -44,6 +45,8 @@ def stop_what_was_given(consumer: Any) -> None:
         return
 
     def cancelling() -> None:
+        if (events := consumer.event_dispatcher) is not None:
+            events.buffer_limit = math.inf  # sent under a lock, which who was interrupted may hold
         cancel()
         for job in tuple(jobs.values()):
             if getattr(job, "_write_to", None) is not None and not job.worker_pids():

@@ -1,0 +1,88 @@
+"""Workers that send events (`-E`), and are stopped coldly while Redis does not answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery import uuid
+
+from bridge.local.running import RunningStack
+from bridge.settings import BridgeSettings
+from tests.acceptance.leases.conftest import executing
+from tests.acceptance.limits.fleet import Fleet, Server
+from tests.acceptance.limits.ledger import now
+from tests.acceptance.restarts.conftest import Post, with_short_leases
+from tests.conftest import settings_on
+from tests.database import final_rows
+from tests.processes import bridge
+from tests.waiting import wait_until
+
+APP = "tests.acceptance.restarts.eventful"
+HEARTBEAT = 1.0
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """All of the deployment's Redis."""
+    started = Server(tmp_path / "redis", durable="everysec")
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def settings(stack: RunningStack, server: Server) -> BridgeSettings:
+    made = with_short_leases(settings_on(stack, f"events-{uuid()[:8]}"))
+    return made.model_copy(update={"outbox": made.outbox.model_copy(update={"redis_url": server.url})})
+
+
+@pytest.fixture
+def post(settings: BridgeSettings) -> Iterator[Post]:
+    made = Post(settings)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def fleet(settings: BridgeSettings, tmp_path: Path) -> Iterator[Fleet]:
+    made = Fleet(settings, tmp_path, app=APP)
+    with bridge(settings, tmp_path, APP):
+        yield made
+        made.end()
+
+
+@pytest.mark.parametrize("arguments", [(), ("-E",)])
+@pytest.mark.parametrize("away", ["frozen", "killed"])
+def test_a_worker_that_sends_events_ends_as_others_do(
+    away: str, arguments: tuple[str, ...],
+    fleet: Fleet, post: Post, server: Server, stack: RunningStack,
+) -> None:  # fmt: skip
+    """While Redis refuses it ends at once; while Redis hangs it waits for it, as Celery does, and no longer.
+
+    It is interrupted as it sends a heartbeat, and has more events to send of what it stops.
+    """
+    worker = fleet.start("prefork", 3, *arguments, "--heartbeat-interval", str(int(HEARTBEAT)))
+    runs = [post.send("plain", "long") for _ in range(3)]
+    wait_until(lambda: executing(fleet, *runs), "they execute")
+    if away == "killed":
+        server.kill()
+        worker.process.says("Connection to broker lost")
+    else:
+        server.send(signal.SIGSTOP)
+        at = now()
+        wait_until(lambda: now() > at + 2 * HEARTBEAT, "a heartbeat is being sent")
+    os.kill(worker.pid, signal.SIGQUIT)
+    worker.process.says("Hitting Ctrl+C again")
+    if away == "killed":
+        assert worker.process.end(0) in (0, 1)
+        server.start()
+    else:
+        server.send(signal.SIGCONT)
+        assert worker.process.end(0) == 0
+    fleet.go("long")
+    fleet.start("prefork", 3)
+    assert {row["status"] for row in final_rows(stack, runs).values()} == {"completed"}
+    assert {len(fleet.ledger.of(run)) for run in runs} == {2}
