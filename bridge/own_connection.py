@@ -64,6 +64,12 @@ class OwnConnection:
             pipe.execute_command(*command)  # type: ignore[no-untyped-call]
         return pipe.execute()
 
+    def transact(self, commands: Sequence[Command]) -> list[Any]:
+        """As `send`, of commands that are executed all or none, with nobody's in between."""
+        replies: list[Any] = self.send([("MULTI",), *commands, ("EXEC",)])[-1]
+        _raise_first(replies)
+        return replies
+
     def _take(self) -> bool:
         if self._pid != os.getpid():  # the socket is the parent's, a thread of which may hold the lock
             self._reset()
@@ -86,9 +92,7 @@ class OwnConnection:
         except BaseException:  # a reply that is still to come must not be taken for the next one
             connection.disconnect()
             raise
-        for reply in replies:
-            if isinstance(reply, ResponseError):
-                raise reply
+        _raise_first(replies)
         return replies
 
     def _ready(self) -> Any:
@@ -106,6 +110,12 @@ class OwnConnection:
             return bool(self._connection.is_connected and self._connection.can_read())
         except Exception:
             return True
+
+
+def _raise_first(replies: Sequence[Any]) -> None:
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise reply
 
 
 def _reply(connection: Any) -> Any:

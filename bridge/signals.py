@@ -26,6 +26,7 @@ from bridge.run import Run
 from bridge.sending import from_now, sender_of
 from bridge.worker.pool_process import let_runs_end
 from bridge.worker.request import ended_because, goes_on_after_report, reported_request
+from bridge.worker.results import store_packed
 
 if TYPE_CHECKING:
     from bridge.extension import Bridge
@@ -100,6 +101,7 @@ class Signals:
         let_runs_end()
         if self._bridge.gatekeeper is not None:
             self._bridge.gatekeeper.in_pool_process()
+            store_packed(self._bridge.app.backend)
 
     def worker_shutdown(self, sender: Any, **_: Any) -> None:
         if sender.app is self._bridge.app and self._bridge.gatekeeper is not None:
