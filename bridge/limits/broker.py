@@ -23,6 +23,7 @@ from kombu.utils.json import dumps, loads
 from redis import Redis
 
 from bridge.limits.answers import Parcel, Unacked
+from bridge.redis_transport import hasten, unacked_keys
 
 log = logging.getLogger(__name__)
 
@@ -80,20 +81,20 @@ class Broker:
         channel = consumer.connection.default_channel
         self.is_limits_redis = _is_same(channel, limits)
         if self.is_limits_redis:
-            _keep_client(channel)
-            self._keep_clients_of_reconnections()
+            hasten(channel)
+            self._hasten_reconnections()
         if not self.is_limits_redis:
             log.warning(_NOT_THE_SAME, consumer.connection.transport.driver_type, GRANTED)
             for name in list(self._app.amqp.queues.consume_from):
                 self._consume_granted(name)
 
-    def _keep_clients_of_reconnections(self) -> None:
+    def _hasten_reconnections(self) -> None:
         """Each connection has a channel of its own."""
         consumer, connect = self._consumer, self._consumer.connect
 
         def connecting() -> Any:
             connection = connect()
-            _keep_client(connection.default_channel)
+            hasten(connection.default_channel)
             return connection
 
         consumer.connect = connecting
@@ -207,21 +208,6 @@ def _granted(queue: str) -> Queue:
     return Queue(name, exchange, routing_key=name)  # type: ignore[no-untyped-call]
 
 
-def _keep_client(channel: Any) -> None:
-    """Have kombu make one client a pool, not one a command: that takes redis-py longer than most commands."""
-    make, kept = channel._create_client, None
-
-    def create(asynchronous: bool = False) -> Any:
-        nonlocal kept
-        if asynchronous:
-            return make(asynchronous=True)
-        if kept is None or kept.connection_pool is not channel.pool:
-            kept = make()
-        return kept
-
-    channel._create_client = create
-
-
 def _is_same(channel: Any, limits: Redis) -> bool:
     """Whether the channel's broker is the Redis of the limits, database and all: by leaving a word there."""
     client = getattr(channel, "client", None)
@@ -239,9 +225,7 @@ def _bytes(envelope: dict[str, Any]) -> bytes:
 
 
 def _unacked(message: Message) -> Unacked:
-    channel: Any = message.channel
-    prefix = channel.global_keyprefix
-    return Unacked(prefix + channel.unacked_key, prefix + channel.unacked_index_key, message.delivery_tag)
+    return Unacked(*unacked_keys(message.channel), message.delivery_tag)
 
 
 def _envelope(message: Message, mark: Mark) -> dict[str, Any]:

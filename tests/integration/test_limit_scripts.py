@@ -7,15 +7,12 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
 import redis
-from kombu import Connection
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from bridge.limits.answers import Ask, Parcel, Unacked
-from bridge.limits.broker import _keep_client
 from bridge.limits.scripts import LimitScripts
 from bridge.local.running import RunningStack
 from bridge.own_connection import OwnConnection
@@ -78,18 +75,6 @@ def test_an_acked_message_is_out_of_the_brokers_hands(
     client.delete(index)
 
 
-def test_the_brokers_channel_keeps_one_client_as_long_as_its_pool(stack: RunningStack) -> None:
-    with Connection(stack.redis_url) as connection:
-        channel: Any = connection.default_channel
-        _keep_client(channel)
-        with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
-            assert first is second
-        channel._disconnect_pools()
-        with channel.conn_or_acquire() as third:
-            assert third is not first
-            assert third.ping()
-
-
 def test_a_connection_that_was_closed_while_idle_is_made_again(client: redis.Redis) -> None:
     connection, script = OwnConnection(client, idle=0), client.register_script("return KEYS[1]")
     script(keys=["known"])
@@ -131,6 +116,15 @@ def test_who_finds_the_connection_taken_sends_by_the_client(client: redis.Redis,
     connection = OwnConnection(client)
     with connection._taken:
         assert connection.send([("INCR", key), ("INCR", key)]) == [1, 2]
+        assert connection.transact([("INCR", key), ("INCR", key)]) == [3, 4]
+
+
+def test_an_error_within_a_transaction_is_raised(client: redis.Redis, key: str) -> None:
+    connection = OwnConnection(client)
+    client.set(key, "text")
+    with pytest.raises(ResponseError):
+        connection.transact([("INCR", key)])
+    assert connection.transact([("GET", key)]) == [b"text"]
 
 
 def test_a_fork_uses_neither_socket_nor_lock_of_its_parent(client: redis.Redis, key: str) -> None:
