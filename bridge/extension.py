@@ -28,6 +28,7 @@ from bridge.limits.names import Names
 from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
 from bridge.outbox import Outbox, OutboxUnavailable, RedisOutbox
 from bridge.publication import Publication, identify, publication
+from bridge.redis_transport import keeping_clients
 from bridge.run import Run
 from bridge.sending import sending
 from bridge.settings import BridgeSettings
@@ -63,6 +64,7 @@ class Bridge:
         app._task_from_fun = _reporting(app._task_from_fun, names)
         app.register_task = _naming(app.register_task, names)
         app.send_task = sending(app)
+        app.producer_or_acquire = keeping_clients(app)
         app.bridge = self
         self.signals = Signals(self)
 

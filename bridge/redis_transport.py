@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from celery import Celery
 from kombu.message import Message
 from kombu.transport import virtual
 from kombu.utils.json import dumps
@@ -35,6 +38,22 @@ def keep_client(channel: Any) -> None:
         return kept
 
     channel._create_client = create
+
+
+def keeping_clients(app: Celery) -> Callable[..., Any]:
+    """`app.producer_or_acquire`, by which messages are published, with such channels."""
+    acquire = app.producer_or_acquire
+
+    @contextmanager
+    def producer_or_acquire(producer: Any = None) -> Iterator[Any]:
+        with acquire(producer) as found:
+            # The public `default_channel` would connect, outside of what the caller's retry policy is for.
+            channel = getattr(found.__connection__, "_default_channel", None)
+            if channel is not None:
+                keep_client(channel)
+            yield found
+
+    return producer_or_acquire
 
 
 def note_packed(channel: Any) -> None:

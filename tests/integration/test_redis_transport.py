@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import redis
+from celery import Celery
 from kombu import Connection
 from redis.exceptions import ResponseError
 
+from bridge.extension import Bridge
 from bridge.local.running import RunningStack
 from bridge.redis_transport import keep_client, note_packed, unacked_keys
+from bridge.testing import MemoryOutbox
 
 
 @pytest.fixture
@@ -56,6 +59,24 @@ def test_the_brokers_channel_keeps_one_client_as_long_as_its_pool(stack: Running
         with channel.conn_or_acquire() as third:
             assert third is not first
             assert third.ping()
+
+
+def test_who_publishes_with_a_bridge_keeps_the_client(stack: RunningStack, client: redis.Redis) -> None:
+    app = Celery("publisher", broker=stack.redis_url, set_as_current=False)
+    app.conf.task_default_queue = queue = f"test-{secrets.token_hex(4)}"
+    bridge = Bridge(app, outbox=MemoryOutbox())
+    try:
+        for _ in range(2):
+            app.send_task("anything")
+        with app.producer_or_acquire() as producer, producer.channel.conn_or_acquire() as kept:
+            with producer.channel.conn_or_acquire() as again:
+                assert kept is again
+            assert app.producer_or_acquire(producer).__enter__() is producer
+        assert client.llen(queue) == 2
+    finally:
+        bridge.close()
+        app.close()
+        client.delete(queue)
 
 
 def test_a_message_is_noted_as_kombu_notes_it(client: redis.Redis, channel: Any) -> None:
