@@ -205,9 +205,10 @@ class Leases:
     def compare(self, unanswered: Collection[str]) -> None:
         """Make Redis know what executes here, and nothing else but what attempts may hold untold."""
         worker, scripts = self._link.worker, self._link.scripts
+        executing = list(self._executing.items())  # before Redis is asked: what begins meanwhile is known to it
         known = scripts.holders(worker)
-        for holder, execution in list(self._executing.items()):
-            if holder not in known:
+        for holder, execution in executing:
+            if holder not in known and holder in self._executing:
                 log.warning("run %s is unknown to Redis; it takes its lease again", execution.request.id)
                 self._restore(holder, execution)
         unknown = {

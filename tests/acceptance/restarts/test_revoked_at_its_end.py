@@ -118,7 +118,7 @@ def test_what_is_told_of_a_run_that_was_revoked_as_it_ended_is_the_same_everywhe
 
 
 def test_a_run_is_cancelled_once_it_has_stopped_and_completes_if_it_goes_on(
-    fleet: Fleet, post: Post, stack: RunningStack, tmp_path: Path
+    fleet: Fleet, post: Post, books: Keys, stack: RunningStack, tmp_path: Path
 ) -> None:
     fleet.start("prefork", 2)
     tidies, goes_on = (Waited(post, stack, send(post, kind, "end")) for kind in ("tidies", "goes_on"))
@@ -130,6 +130,7 @@ def test_a_run_is_cancelled_once_it_has_stopped_and_completes_if_it_goes_on(
     fleet.go("end")
     assert tidies.end() == ("REVOKED",) * 3
     assert goes_on.end() == ("SUCCESS",) * 3
+    wait_until(lambda: not books.leftovers() and books.is_idle(), "no slot and no lease is left")
 
 
 def test_a_run_that_is_about_to_stop_as_its_worker_is_stopped_coldly_is_not_executed_again(
@@ -151,7 +152,7 @@ def test_a_run_that_is_about_to_stop_as_its_worker_is_stopped_coldly_is_not_exec
 
 
 def test_a_run_whose_process_was_killed_once_its_result_was_stored_is_completed(
-    fleet: Fleet, post: Post, stack: RunningStack, tmp_path: Path
+    fleet: Fleet, post: Post, books: Keys, stack: RunningStack, tmp_path: Path
 ) -> None:
     """By somebody else, such as the kernel; no reaper is needed to tell the row."""
     worker = fleet.start("prefork", 1)
@@ -159,4 +160,5 @@ def test_a_run_whose_process_was_killed_once_its_result_was_stored_is_completed(
     wait_until((tmp_path / f"at-{run.run}").exists, "it lingers")
     worker.kill("child", worker.pool())
     assert run.end() == ("SUCCESS",) * 3
+    wait_until(lambda: not books.leftovers() and books.is_idle(), "no slot and no lease is left")
     assert len(fleet.ledger.of(run.run)) == 1
