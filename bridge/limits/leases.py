@@ -205,7 +205,7 @@ class Leases:
     def compare(self, unanswered: Collection[str]) -> None:
         """Make Redis know what executes here, and nothing else but what attempts may hold untold."""
         worker, scripts = self._link.worker, self._link.scripts
-        executing = list(self._executing.items())  # before Redis is asked: what begins meanwhile is known to it
+        executing = list(self._executing.items())  # before Redis is asked: it knows what begins meanwhile
         known = scripts.holders(worker)
         for holder, execution in executing:
             if holder not in known and holder in self._executing:

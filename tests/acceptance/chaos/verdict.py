@@ -31,6 +31,7 @@ ACKED_WITHIN = 1.0
 
 _CLOCKS_AGREE: Final = 5.0
 _SAME: Final = tuple(name for name in SHOWN if name != "parent_id")
+_JOINED: Final = ("gather", 0)
 _PART = Kind("part", "completed", {("part", 0): "end"}, returns=1)
 
 
@@ -110,9 +111,10 @@ def _findings(story: Story, faults: Sequence[Fault]) -> Iterator[tuple[str, str]
 def _told_of_loss(story: Story, faults: Sequence[Fault]) -> bool:
     """What was to come next never started, its row says so, and a fault explains it.
 
-    A dispatch that failed, also that of a chord's body by its last part; or a message that a worker had taken
-    when it was killed, or that Redis had given away when the connection broke: Celery's Redis transport notes
-    what it takes a moment after it took it.
+    A dispatch that failed, also that of a chord's body by its last part; a body that Celery fails itself, as its
+    last part found no Redis to join the others in; or a message that a worker had taken when it was killed, or
+    that Redis had given away when the connection broke: Celery's Redis transport notes what it takes a moment
+    after it took it.
     """
     assert story.row is not None
     code = story.row["error_code"]
@@ -120,7 +122,8 @@ def _told_of_loss(story: Story, faults: Sequence[Fault]) -> bool:
     if code == "publish_failed" and not started:
         return True
     never_came = story.kind.ends.keys() - started
-    if code not in ("stalled", "worker_lost", "publish_failed") or not never_came:
+    fails_body = code == "error" and never_came == {_JOINED}
+    if not fails_body and (code not in ("stalled", "worker_lost", "publish_failed") or not never_came):
         return False
     return any(
         fault.kind in TAKES_MESSAGES and fault.overlaps(story.until, story.until + LOST_WITHIN)
