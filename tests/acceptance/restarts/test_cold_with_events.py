@@ -14,15 +14,14 @@ from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings
 from tests.acceptance.leases.conftest import executing
 from tests.acceptance.limits.fleet import Fleet, Server
-from tests.acceptance.limits.ledger import now
 from tests.acceptance.restarts.conftest import Post, with_short_leases
 from tests.conftest import settings_on
 from tests.database import final_rows
+from tests.lines import whole_lines
 from tests.processes import bridge
 from tests.waiting import wait_until
 
 APP = "tests.acceptance.restarts.eventful"
-HEARTBEAT = 1.0
 
 
 @pytest.fixture
@@ -54,26 +53,33 @@ def fleet(settings: BridgeSettings, tmp_path: Path) -> Iterator[Fleet]:
         made.end()
 
 
+def heartbeats(folder: Path, moment: str) -> int:
+    """How many were begun to be sent, or have been."""
+    return len(whole_lines(folder / f"{moment}-heartbeats"))
+
+
 @pytest.mark.parametrize("arguments", [(), ("-E",)])
 @pytest.mark.parametrize("away", ["frozen", "killed"])
 def test_a_worker_that_sends_events_ends_as_others_do(
     away: str, arguments: tuple[str, ...],
-    fleet: Fleet, post: Post, server: Server, stack: RunningStack,
+    fleet: Fleet, post: Post, server: Server, stack: RunningStack, tmp_path: Path,
 ) -> None:  # fmt: skip
     """While Redis refuses it ends at once; while Redis hangs it waits for it, as Celery does, and no longer.
 
     It is interrupted as it sends a heartbeat, and has more events to send of what it stops.
     """
-    worker = fleet.start("prefork", 3, *arguments, "--heartbeat-interval", str(int(HEARTBEAT)))
+    worker = fleet.start("prefork", 3, *arguments)
     runs = [post.send("plain", "long") for _ in range(3)]
     wait_until(lambda: executing(fleet, *runs), "they execute")
     if away == "killed":
         server.kill()
         worker.process.says("Connection to broker lost")
     else:
+        before = heartbeats(tmp_path, "ends")
+        wait_until(lambda: heartbeats(tmp_path, "ends") > before, "there is a while until the next")
         server.send(signal.SIGSTOP)
-        at = now()
-        wait_until(lambda: now() > at + 2 * HEARTBEAT, "a heartbeat is being sent")
+        begun = heartbeats(tmp_path, "ends") + 1
+        wait_until(lambda: heartbeats(tmp_path, "begins") >= begun, "a heartbeat is being sent")
     os.kill(worker.pid, signal.SIGQUIT)
     worker.process.says("Hitting Ctrl+C again")
     if away == "killed":
