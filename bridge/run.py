@@ -55,8 +55,8 @@ class Run:
     __slots__ = (
         "_appender", "_checkpoint", "_counts", "_due_at", "_has_ended", "_has_told", "_interval", "_lock",
         "_marked", "_message", "_pending", "_told_counts", "_told_message", "_unkept", "_urgent", "attempt",
-        "began", "chained", "handed_over", "holder", "identity", "in_body", "lease_lost", "outer", "problem",
-        "root_id", "run_id",
+        "began", "chained", "handed_over", "has_told_why", "holder", "identity", "in_body", "lease_lost", "outer",
+        "problem", "root_id", "run_id",
     )
     # fmt: on
 
@@ -74,6 +74,7 @@ class Run:
         self.run_id, self.root_id = identity.run_id, identity.root_id
         self.in_body = False  # from the call of the body to its return
         self.handed_over = False  # to a replacement that goes on under the same id
+        self.has_told_why = False  # there is to be another attempt
         self.chained = False  # a chain goes on after this run, with one task
         self.outer: Run | None = None
         self.holder: str | None = None  # the lease of this execution

@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery, uuid
 from celery.exceptions import OperationalError
 
 from bridge.clock import counted_from_now
+from bridge.run import Run
+
+
+@dataclass(slots=True)
+class NextAttempt:
+    """Another attempt, as the run that asks for it sends its message."""
+
+    run: Run | None  # None for a task without a mirror
+    reason: BaseException
+    waits: bool  # until the broker is back, so what fails before is not told
+
 
 _app: ContextVar[Celery | None] = ContextVar("taskcast_sender", default=None)
 _from_now: ContextVar[frozenset[str]] = ContextVar("taskcast_from_now", default=frozenset())
-_tries_again: ContextVar[bool] = ContextVar("taskcast_tries_again", default=False)
+_next_attempt: ContextVar[NextAttempt | None] = ContextVar("taskcast_next_attempt", default=None)
 
 
 def sender_of() -> Celery | None:
@@ -27,14 +39,19 @@ def from_now() -> frozenset[str]:
     return _from_now.get()
 
 
+def next_attempt() -> NextAttempt | None:
+    """What is known of the attempt that is being sent."""
+    return _next_attempt.get()
+
+
 @contextmanager
-def trying_again() -> Iterator[None]:
-    """What cannot be sent here is sent again, so nothing is told of it."""
-    token = _tries_again.set(True)
+def sending_next(attempt: NextAttempt) -> Iterator[None]:
+    """Around a run's call for another attempt of itself."""
+    token = _next_attempt.set(attempt)
     try:
         yield
     finally:
-        _tries_again.reset(token)
+        _next_attempt.reset(token)
 
 
 def sending(app: Celery) -> Callable[..., Any]:
@@ -47,7 +64,8 @@ def sending(app: Celery) -> Callable[..., Any]:
         try:
             return send(name, *args, task_id=task_id, **options)
         except OperationalError:
-            if not _tries_again.get():
+            attempt = _next_attempt.get()
+            if attempt is None or not attempt.waits:
                 app.bridge.signals.publication_failed(task_id)
             raise
         finally:

@@ -23,7 +23,7 @@ from bridge.header import HEADER
 from bridge.limits.gatekeeper import Gatekeeper, open_when_ready
 from bridge.limits.reasons import reason
 from bridge.run import Run
-from bridge.sending import from_now, sender_of
+from bridge.sending import from_now, next_attempt, sender_of
 from bridge.worker.pool_process import let_runs_end
 from bridge.worker.request import ended_because, goes_on_after_report, reported_request
 from bridge.worker.results import store_packed
@@ -83,7 +83,8 @@ class Signals:
         identity, retries = published.identity, headers.get("retries")
         header.update(identity.header())
         fields = lifecycle.published(identity, retries, headers.get("eta"))
-        self._append(identity, retries, fields, fresh=True, parts=published.parts)
+        why, logs = self._why_again(identity.run_id)
+        self._append(identity, retries, {**fields, **why}, logs, fresh=True, parts=published.parts)
 
     # In the worker's main process
 
@@ -164,17 +165,16 @@ class Signals:
             self._end(sender, request, fields)
 
     def task_retry(self, sender: Any, request: Any, reason: Any = None, **_: Any) -> None:
-        """Tells why there is another attempt; that attempt's own message was published before."""
+        """Tells why there is another attempt, if nobody has: `retry` of the user's own may not go by ours."""
         if not self._follows(sender) or reason is None:  # of a run that is cancelled, told by its request
             return
         run = self._current(request.id)
         if run is None:  # the main process took the run back, its message stays
             self.requeued(sender, request)
             return
-        cause = getattr(reason, "exc", None) or reason
-        message = lifecycle.describe(cause, self._bridge.settings.expose_errors)[1]
-        fields = {"error_code": "retry", "error_message": message}
-        logs = [LogLine("warning", f"Attempt {run.attempt}: {message} Trying again.", time.time())]
+        if run.has_told_why:
+            return
+        fields, logs = self._reason(run, getattr(reason, "exc", None) or reason)
         self._patch(run.root_id, Patch(run.run_id, run.attempt + 1, time.time(), fields, logs, existing=True))
 
     def task_internal_error(
@@ -253,6 +253,20 @@ class Signals:
                 self._end_those_waiting(request)
 
     # Pieces
+
+    def _why_again(self, run_id: str) -> tuple[dict[str, Any], list[LogLine]]:
+        """Why a run has another attempt, told with that: its end may come before this process goes on."""
+        attempt = next_attempt()
+        run = attempt.run if attempt is not None else None
+        if attempt is None or run is None or run.run_id != run_id or run.has_told_why:
+            return {}, []
+        run.has_told_why = True
+        return self._reason(run, attempt.reason)
+
+    def _reason(self, run: Run, error: BaseException) -> tuple[dict[str, Any], list[LogLine]]:
+        message = lifecycle.describe(error, self._bridge.settings.expose_errors)[1]
+        line = LogLine("warning", f"Attempt {run.attempt}: {message} Trying again.", time.time())
+        return {"error_code": "retry", "error_message": message}, [line]
 
     def _is_ours(self, task: str) -> bool:
         app: Celery = self._bridge.app

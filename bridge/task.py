@@ -11,7 +11,7 @@ from inspect import getattr_static
 from typing import Any, ClassVar, Final, TypeVar
 
 from celery import Task
-from celery.exceptions import OperationalError, Reject
+from celery.exceptions import OperationalError, Reject, Retry
 
 from bridge.current import current_run, detached_run
 from bridge.errors import PublicError
@@ -21,7 +21,7 @@ from bridge.limits.targets import WHOLE
 from bridge.options import OPTIONS, Declaration, declare, refuse_unknown
 from bridge.replacement import counting_on
 from bridge.run import Run
-from bridge.sending import trying_again
+from bridge.sending import NextAttempt, sending_next
 from bridge.worker.pool_process import ending, handing_over
 
 log = logging.getLogger(__name__)
@@ -107,26 +107,25 @@ class BridgeTask(Task):
         run = current_run()
         if run is not None:
             self.app.bridge.fence.refuse_lost(run)
-        if self.request.is_eager or "retry_policy" in options or options.get("retry") is False:
-            with handing_over(self.request):
-                return super().retry(*args, **options)
-        waits = False
+        reason = args[2] if len(args) > 2 else options.get("exc")
+        waits = not (self.request.is_eager or "retry_policy" in options or options.get("retry") is False)
+        attempt = NextAttempt(run, reason or Retry(), waits)
+        is_logged = False
         while True:
             try:
-                return self._retry_now(*args, **options)
+                return self._retry_now(attempt, *args, **options)
             except _NotPublished:
-                if not waits:
+                if not is_logged:
                     log.warning("run %s is to be tried again, and waits for the broker", self.request.id)
-                waits = True
+                is_logged = True
                 time.sleep(_TRIES_AGAIN_AFTER)
 
-    def _retry_now(self, *args: Any, **options: Any) -> Any:
-        with handing_over(self.request):
+    def _retry_now(self, attempt: NextAttempt, *args: Any, **options: Any) -> Any:
+        with handing_over(self.request), sending_next(attempt):
             try:
-                with trying_again():
-                    return super().retry(*args, **options)
+                return super().retry(*args, **options)
             except Reject as error:
-                if isinstance(error.reason, OperationalError):
+                if attempt.waits and isinstance(error.reason, OperationalError):
                     raise _NotPublished from error
                 raise
 

@@ -111,10 +111,9 @@ def _findings(story: Story, faults: Sequence[Fault]) -> Iterator[tuple[str, str]
 def _told_of_loss(story: Story, faults: Sequence[Fault]) -> bool:
     """What was to come next never started, its row says so, and a fault explains it.
 
-    A dispatch that failed, also that of a chord's body by its last part; a body that Celery fails itself, as its
-    last part found no Redis to join the others in; or a message that a worker had taken when it was killed, or
-    that Redis had given away when the connection broke: Celery's Redis transport notes what it takes a moment
-    after it took it.
+    A dispatch that failed, also that of a chord's body by its last part; a body that Celery fails, as its
+    last part found no Redis to join the others in; or a message that a worker had taken when it was killed,
+    or that Redis had given away when the connection broke: Celery's Redis transport notes it a moment after.
     """
     assert story.row is not None
     code = story.row["error_code"]
