@@ -34,6 +34,7 @@ from bridge.sending import sending
 from bridge.settings import BridgeSettings
 from bridge.signals import Signals
 from bridge.task import BridgeTask
+from bridge.worker.spawned import report_when_spawned
 
 
 class Bridge:
@@ -59,6 +60,7 @@ class Bridge:
         self.gatekeeper: Gatekeeper | None = None  # in a worker's main process
         self._undeclared = Declaration("unknown", None)
         names = Names()
+        report_when_spawned(app, app.task_cls, self.settings)
         _extend_task_class(app)
         app.task = _checking(app, names)
         app._task_from_fun = _reporting(app._task_from_fun, names)
