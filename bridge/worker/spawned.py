@@ -1,4 +1,4 @@
-"""Apps in pool processes that are fresh interpreters, as they are on macOS: Celery makes those an app anew."""
+"""Apps in pool processes that are fresh interpreters, as on macOS, where Celery makes the app anew."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def report_when_spawned(app: Celery, task_cls: Any, settings: BridgeSettings) ->
     """Have the app that Celery makes there, of what it packs up here, report as this one does."""
 
     def reduced(protocol: int) -> Any:
-        keys = {**app.__reduce_keys__(), "task_cls": task_cls}  # type: ignore[no-untyped-call]
+        keys = {**app.__reduce_keys__(), "task_cls": task_cls}
         return _made_again, (type(app), keys, settings)
 
     app.__reduce_ex__ = reduced
