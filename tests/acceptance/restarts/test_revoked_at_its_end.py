@@ -15,7 +15,7 @@ from bridge.settings import BridgeSettings
 from tests.acceptance.limits.fleet import Fleet
 from tests.acceptance.restarts.conftest import Keys, Post
 from tests.database import final_rows, rows
-from tests.processes import bridge
+from tests.processes import Process, bridge
 from tests.waiting import wait_until
 
 APP = "tests.acceptance.restarts.endings"
@@ -24,9 +24,9 @@ ENDS = {"returns": "SUCCESS", "raises": "FAILURE"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def mirror(settings: BridgeSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with bridge(settings, tmp_path_factory.mktemp("bridge"), APP):
-        yield
+def mirror(settings: BridgeSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    with bridge(settings, tmp_path_factory.mktemp("bridge"), APP) as process:
+        yield process
 
 
 @pytest.fixture
@@ -160,5 +160,6 @@ def test_a_run_whose_process_was_killed_once_its_result_was_stored_is_completed(
     wait_until((tmp_path / f"at-{run.run}").exists, "it lingers")
     worker.kill("child", worker.pool())
     assert run.end() == ("SUCCESS",) * 3
+    assert run.run not in mirror.output(), "the reaper did not mend it"
     wait_until(lambda: not books.leftovers() and books.is_idle(), "no slot and no lease is left")
     assert len(fleet.ledger.of(run.run)) == 1
