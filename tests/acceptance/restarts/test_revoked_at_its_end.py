@@ -152,7 +152,7 @@ def test_a_run_that_is_about_to_stop_as_its_worker_is_stopped_coldly_is_not_exec
 
 
 def test_a_run_whose_process_was_killed_once_its_result_was_stored_is_completed(
-    fleet: Fleet, post: Post, books: Keys, stack: RunningStack, tmp_path: Path
+    fleet: Fleet, post: Post, books: Keys, stack: RunningStack, tmp_path: Path, mirror: Process
 ) -> None:
     """By somebody else, such as the kernel; no reaper is needed to tell the row."""
     worker = fleet.start("prefork", 1)
