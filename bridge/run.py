@@ -55,8 +55,8 @@ class Run:
     __slots__ = (
         "_appender", "_checkpoint", "_counts", "_due_at", "_has_ended", "_has_told", "_interval", "_lock",
         "_marked", "_message", "_pending", "_told_counts", "_told_message", "_unkept", "_urgent", "attempt",
-        "began", "chained", "handed_over", "has_told_why", "holder", "identity", "in_body", "lease_lost", "outer",
-        "problem", "root_id", "run_id",
+        "began", "chained", "handed_over", "has_told_why", "holder", "identity", "in_body", "lease_lost",
+        "outer", "problem", "root_id", "run_id",
     )
     # fmt: on
 
