@@ -174,7 +174,7 @@ class Broker:
 
     def _consume_granted(self, name: str) -> None:
         queue = _granted(name)
-        self._app.amqp.queues.add(queue)
+        self._app.amqp.queues.select_add(queue)
         self._consumer.add_task_queue(queue.name)
 
     def _confirmed(self) -> Any:
