@@ -17,17 +17,18 @@ else
 	@$(BIN)/python -m pytest $(ARGS)
 endif
 
-# Side by side: the acceptance tests mostly wait, for leases, limits and processes.
-LIMITS := tests/acceptance/limits tests/acceptance/limits_pools tests/acceptance/leases tests/acceptance/restarts
+# Side by side, in parts of about the same length: the acceptance tests mostly wait, for leases and processes.
+LIMITS := tests/acceptance/limits tests/acceptance/limits_pools tests/acceptance/leases
+RESTARTS := tests/acceptance/restarts
 
 test-limits:
 	@$(BIN)/python -m pytest $(LIMITS)
 
 test-acceptance:
-	@$(BIN)/python -m pytest tests/acceptance $(LIMITS:%=--ignore=%)
+	@$(BIN)/python -m pytest tests/acceptance $(patsubst %,--ignore=%,$(LIMITS) $(RESTARTS))
 
 test-others:
-	@$(BIN)/python -m pytest --ignore=tests/acceptance
+	@$(BIN)/python -m pytest $(filter-out tests/acceptance,$(patsubst %/,%,$(wildcard tests/[a-z]*/))) $(RESTARTS)
 
 check: .venv/installed
 	@$(BIN)/ruff check .
