@@ -52,6 +52,7 @@ class Publisher:
         self._settings, self._rows, self._reaper = settings, rows, reaper
         self._partitions = Partitions(redis, outbox.prefix, outbox.partitions, own.lease)
         self._read: frozenset[int] = frozenset()
+        self._shared_by = 1
         self._reader = OutboxReader(redis, outbox.prefix, own.batch, replica=_replica())
         self._writer = Writer(rows, own.batch, own.max_backoff)
         self._sender = Sender(broadcaster, settings.broadcast, self._forget_unsent, own.max_backoff)
@@ -183,11 +184,12 @@ class Publisher:
 
     async def _beat(self) -> None:
         before, self._read = self._read, await self._partitions.beat()
-        self._sender.share(self._partitions.replicas)
+        shared_by, self._shared_by = self._shared_by, self._partitions.replicas
+        self._sender.share(self._shared_by)
         for partition in before - self._read:
             self._sender.waiting.drop(partition)
-        if self._read != before:
-            log.info("reading partitions %s; replicas: %d", sorted(self._read), self._partitions.replicas)
+        if (self._read, self._shared_by) != (before, shared_by):
+            log.info("reading partitions %s; replicas: %d", sorted(self._read), self._shared_by)
 
     async def _remind(self) -> None:
         """Bring back runs whose last snapshot an outage, the budget or a crash held back."""
