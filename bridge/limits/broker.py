@@ -83,7 +83,7 @@ class Broker:
         if self.is_limits_redis:
             hasten(channel)
             self._hasten_reconnections()
-        if not self.is_limits_redis:
+        else:
             log.warning(_NOT_THE_SAME, consumer.connection.transport.driver_type, GRANTED)
             for name in list(self._app.amqp.queues.consume_from):
                 self._consume_granted(name)

@@ -15,6 +15,7 @@ from bridge.limits.reasons import reason
 from bridge.reaper.quiet import QuietRun
 from bridge.reaper.verdicts import Verdict
 from bridge.reaper.whereabouts import Lookout
+from bridge.worker.stored import stored
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +61,8 @@ class Mending:
         """The end of the run as the result backend knows it: only the news of it was lost."""
         if _is_derived(run):
             return None
-        backend = self._bridge.app.backend
-        try:
-            meta = backend.get_task_meta(run.run_id, cache=False)
-        except Exception as error:
-            log.info("the result backend does not tell of run %s (%s)", run.run_id, type(error).__name__)
+        meta = stored(self._bridge.app.backend, run.run_id)
+        if meta is None:
             return None
         declared = self._bridge.declaration(self._bridge.app.tasks.get(run.task))
         return lifecycle.stored(meta, declared.public_result, self._bridge.settings.expose_errors)

@@ -22,9 +22,15 @@ def stored_end(request: Any) -> Mapping[str, Any] | None:
     backend = request.task.backend
     if request.ignore_result or backend.as_uri() == _REPLIES:
         return None
+    meta = stored(backend, request.id)
+    return meta if meta is not None and meta.get("status") in (states.SUCCESS, states.FAILURE) else None
+
+
+def stored(backend: Any, task_id: str) -> Mapping[str, Any] | None:
+    """What a result backend has of a run; None where it does not answer."""
     try:
-        meta: Mapping[str, Any] = backend.get_task_meta(request.id, cache=False)
+        meta: Mapping[str, Any] = backend.get_task_meta(task_id, cache=False)
     except Exception as error:
-        log.info("the result backend does not tell of run %s (%s)", request.id, type(error).__name__)
+        log.info("the result backend does not tell of run %s (%s)", task_id, type(error).__name__)
         return None
-    return meta if meta.get("status") in (states.SUCCESS, states.FAILURE) else None
+    return meta

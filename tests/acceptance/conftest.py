@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 from importlib import import_module
 from types import ModuleType
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -14,6 +15,7 @@ import redis
 from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings
 from tests.acceptance.leftovers import forget
+from tests.acceptance.limits.proxy import Proxy
 from tests.conftest import settings_on
 from tests.processes import environment
 
@@ -46,3 +48,13 @@ def app(session_app: ModuleType, settings: BridgeSettings) -> Iterator[ModuleTyp
     """The same for a test that starts and ends workers of its own; what they leave behind is gone then."""
     yield session_app
     forget(settings)
+
+
+@pytest.fixture
+def proxy(settings: BridgeSettings) -> Iterator[Proxy]:
+    """What a worker's way to Redis can be cut or frozen at."""
+    port = urlsplit(settings.outbox.redis_url).port
+    assert port is not None
+    made = Proxy(port)
+    yield made
+    made.close()

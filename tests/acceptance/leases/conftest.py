@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -126,16 +125,6 @@ def books(client: redis.Redis, settings: BridgeSettings) -> Leases:
 @pytest.fixture(scope="module")
 def sender(settings: BridgeSettings) -> Iterator[Post]:
     made = Post(settings)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def proxy(settings: BridgeSettings) -> Iterator[Proxy]:
-    """What a worker's way to Redis can be cut or frozen at."""
-    port = urlsplit(settings.outbox.redis_url).port
-    assert port is not None
-    made = Proxy(port)
     yield made
     made.close()
 

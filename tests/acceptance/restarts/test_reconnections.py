@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,15 +15,6 @@ from tests.waiting import wait_until
 
 APP = "tests.acceptance.restarts.counting"
 RUNS = 20
-
-
-@pytest.fixture
-def proxy(settings: BridgeSettings) -> Iterator[Proxy]:
-    port = urlsplit(settings.outbox.redis_url).port
-    assert port is not None
-    made = Proxy(port)
-    yield made
-    made.close()
 
 
 @pytest.fixture

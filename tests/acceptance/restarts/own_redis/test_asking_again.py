@@ -8,48 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from celery import uuid
 
 from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings
 from tests.acceptance.limits.fleet import Fleet, Server, Worker
-from tests.acceptance.restarts.conftest import Post, with_short_leases
-from tests.conftest import settings_on
+from tests.acceptance.restarts.conftest import Post
+from tests.acceptance.restarts.own_redis.conftest import bridged
 from tests.database import final_rows
-from tests.processes import bridge
 from tests.waiting import wait_until
 
 APP = "tests.acceptance.restarts.endings"
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """All of the deployment's Redis."""
-    started = Server(tmp_path / "redis", durable="everysec")
-    yield started
-    started.end()
-
-
-@pytest.fixture
-def settings(stack: RunningStack, server: Server) -> BridgeSettings:
-    made = with_short_leases(settings_on(stack, f"asking-{uuid()[:8]}"))
-    return made.model_copy(update={"outbox": made.outbox.model_copy(update={"redis_url": server.url})})
-
-
-@pytest.fixture
-def post(settings: BridgeSettings) -> Iterator[Post]:
-    made = Post(settings)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def fleet(settings: BridgeSettings, tmp_path: Path) -> Iterator[Fleet]:
-    """Workers to be started by the test, and a bridge."""
-    made = Fleet(settings, tmp_path, app=APP)
-    with bridge(settings, tmp_path, APP):
+    with bridged(settings, tmp_path, APP) as made:
         yield made
-        made.end()
 
 
 def asks(pool: str, fleet: Fleet, post: Post, server: Server, tmp_path: Path) -> tuple[Worker, str]:

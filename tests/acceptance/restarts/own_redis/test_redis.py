@@ -8,59 +8,23 @@ chords that were on their way. What executes goes on, and its rows come out righ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import redis
 from celery import chain, chord, group, uuid
 
 from bridge.local.running import RunningStack
-from bridge.settings import BridgeSettings
 from tests.acceptance.leases.conftest import executing
 from tests.acceptance.limits.fleet import Fleet, Server
 from tests.acceptance.limits.ledger import now
-from tests.acceptance.restarts.conftest import Keys, Post, with_short_leases
-from tests.conftest import settings_on
+from tests.acceptance.restarts.conftest import Keys, Post
 from tests.database import final_rows, rows
 from tests.processes import Process
 from tests.waiting import wait_until
 
 AT_ONCE = ("early", "again", "limited", "plain")
 LOST = "Connection to broker lost"
-
-
-@pytest.fixture(params=["everysec"])
-def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
-    """All of the deployment's Redis."""
-    started = Server(tmp_path / "redis", durable=request.param)
-    yield started
-    started.end()
-
-
-@pytest.fixture
-def settings(stack: RunningStack, server: Server) -> BridgeSettings:
-    made = with_short_leases(settings_on(stack, f"restart-{uuid()[:8]}"))
-    outbox = made.outbox.model_copy(update={"redis_url": server.url})
-    return made.model_copy(update={"outbox": outbox})
-
-
-@pytest.fixture
-def client(server: Server) -> redis.Redis:
-    return server.client
-
-
-@pytest.fixture
-def books(client: redis.Redis, settings: BridgeSettings) -> Keys:
-    return Keys(client, settings.outbox.prefix)
-
-
-@pytest.fixture
-def post(settings: BridgeSettings) -> Iterator[Post]:
-    made = Post(settings)
-    yield made
-    made.close()
 
 
 class Story:

@@ -8,49 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from celery import uuid
 
 from bridge.local.running import RunningStack
 from bridge.settings import BridgeSettings
 from tests.acceptance.leases.conftest import executing
 from tests.acceptance.limits.fleet import Fleet, Server
-from tests.acceptance.restarts.conftest import Post, with_short_leases
-from tests.conftest import settings_on
+from tests.acceptance.restarts.conftest import Post
+from tests.acceptance.restarts.own_redis.conftest import bridged
 from tests.database import final_rows
 from tests.lines import whole_lines
-from tests.processes import bridge
 from tests.waiting import wait_until
 
 APP = "tests.acceptance.restarts.eventful"
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """All of the deployment's Redis."""
-    started = Server(tmp_path / "redis", durable="everysec")
-    yield started
-    started.end()
-
-
-@pytest.fixture
-def settings(stack: RunningStack, server: Server) -> BridgeSettings:
-    made = with_short_leases(settings_on(stack, f"events-{uuid()[:8]}"))
-    return made.model_copy(update={"outbox": made.outbox.model_copy(update={"redis_url": server.url})})
-
-
-@pytest.fixture
-def post(settings: BridgeSettings) -> Iterator[Post]:
-    made = Post(settings)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def fleet(settings: BridgeSettings, tmp_path: Path) -> Iterator[Fleet]:
-    made = Fleet(settings, tmp_path, app=APP)
-    with bridge(settings, tmp_path, APP):
+    with bridged(settings, tmp_path, APP) as made:
         yield made
-        made.end()
 
 
 def heartbeats(folder: Path, moment: str) -> int:
