@@ -1,4 +1,9 @@
-"""kombu's Redis transport, with two things done once or packed that it does anew for each message."""
+"""kombu's Redis transport, with two things done once or packed that it does anew for each message, and
+messages that go back to their queues kept besides.
+
+It takes a message in one command, and notes in another that it is taken: a worker that is killed between
+the two takes the message with it. `bridge.limits.custody` sees to those that were kept.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +16,20 @@ from celery import Celery
 from kombu.message import Message
 from kombu.transport import virtual
 from kombu.utils.json import dumps
-from redis import RedisError
+from redis import Redis, RedisError
 
-from bridge.own_connection import OwnConnection
+from bridge.own_connection import Command, OwnConnection
 
 
-def hasten(channel: Any) -> None:
-    """Have the channel of a worker keep its client, and note packed what it takes."""
+def is_of_redis(channel: Any) -> bool:
+    """Whether this is a channel to one Redis, of which all here holds."""
+    return isinstance(getattr(channel, "client", None), Redis) and hasattr(channel, "unacked_key")
+
+
+def prepare(channel: Any) -> None:
+    """Have a worker's channel keep its client, note packed what it takes, and keep what it gives back."""
     keep_client(channel)
+    keep_returned(channel)
     if "append" not in vars(channel.qos):
         note_packed(channel)
 
@@ -60,19 +71,74 @@ def note_packed(channel: Any) -> None:
     """Have a channel note packed, on a connection kept for it, that a message is taken and not acked yet."""
     connection, note = OwnConnection(channel._create_client()), channel.qos.append
     unacked, index = unacked_keys(channel)
+    returned, returned_index, _ = returned_keys(channel)
 
     def noting(message: Message, tag: str) -> None:
         info, raw = message.delivery_info, message._raw  # type: ignore[attr-defined]
         noted = dumps([raw, info["exchange"], info["routing_key"]])  # type: ignore[no-untyped-call]
-        zadd, hset = ("ZADD", index, time.time(), tag), ("HSET", unacked, tag, noted)
+        commands: list[Command] = [("ZADD", index, time.time(), tag), ("HSET", unacked, tag, noted)]
+        if _is_redelivered(raw):
+            commands += [("HDEL", returned, tag), ("ZREM", returned_index, tag)]
         try:
-            connection.transact([zadd, hset])
+            connection.transact(commands)
         except RedisError:  # kombu's way tells what comes of it; to note the same twice does no harm
             note(message, tag)
         else:
             virtual.QoS.append(channel.qos, message, tag)  # type: ignore[no-untyped-call]
 
     channel.qos.append = noting
+
+
+def keep_returned(channel: Any) -> None:
+    """Have a channel keep besides what it puts at the consuming end of a queue, until somebody has noted that
+    he has taken it.
+
+    What is rejected goes to the other end, where it would have to be looked for behind all others.
+    """
+    if "_do_restore_message" in vars(channel):
+        return  # kept already
+    restore = channel._do_restore_message
+    returned, index, _ = returned_keys(channel, prefix="")  # the client adds it
+
+    def restoring(raw: Any, exchange: str, routing_key: str, pipe: Any, leftmost: bool = False) -> None:
+        restore(raw, exchange, routing_key, pipe, leftmost)
+        queues = list(channel._lookup(exchange, routing_key))
+        if leftmost or not _is_redelivered(raw) or len(queues) != 1:
+            return
+        tag, priority = raw["properties"]["delivery_tag"], channel._get_message_priority(raw, reverse=False)
+        key = channel.global_keyprefix + channel._q_for_pri(queues[0], priority)
+        kept = dumps([key, dumps(raw)])  # type: ignore[no-untyped-call]
+        pipe.hset(returned, tag, kept).zadd(index, {tag: 0})
+
+    channel._do_restore_message = restoring
+
+
+def go_first(message: Any) -> None:
+    """Have a message that is rejected, then or later, come again before all others, not behind them."""
+    qos: Any = getattr(message.channel, "qos", None)
+    if not hasattr(qos, "restore_by_tag"):
+        return
+    reject, restore = message.reject, qos.restore_by_tag
+
+    def rejecting(requeue: bool = False) -> None:
+        qos.restore_by_tag = lambda tag, client=None, leftmost=False: restore(tag, client)
+        try:
+            reject(requeue=requeue)
+        finally:
+            del qos.restore_by_tag
+
+    message.reject = rejecting
+
+
+def returned_keys(channel: Any, prefix: str | None = None) -> tuple[str, str, str]:
+    """The keys of messages that went back to their queues, of when each was last seen there, and of when
+    messages were last in danger of being lost."""
+    before = channel.global_keyprefix if prefix is None else prefix
+    return f"{before}returned", f"{before}returned_index", f"{before}returned_in_danger"
+
+
+def _is_redelivered(raw: Any) -> bool:
+    return bool(raw["properties"].get("delivery_info", {}).get("redelivered"))
 
 
 def unacked_keys(channel: Any) -> tuple[str, str]:

@@ -17,13 +17,19 @@ SLACK = 5.0
 
 
 def wait_until(
-    predicate: Callable[[], T], description: str, timeout: float = PATIENCE, every: float = 0.02
+    predicate: Callable[[], T],
+    description: str,
+    timeout: float = PATIENCE,
+    every: float = 0.02,
+    tell: Callable[[], str] = str,
 ) -> T:
-    """Return the first truthy value of `predicate`, or fail with what was waited for and last seen."""
+    """Return the first truthy value of `predicate`, or fail with what was waited for and last seen, and
+    with what there is to `tell` then.
+    """
     deadline = time.monotonic() + timeout
     while not (value := predicate()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout} s until {description}; last seen: {value!r}")
+            raise AssertionError(f"waited {timeout} s until {description}; last seen: {value!r}{tell()}")
         time.sleep(every)
     return value
 

@@ -23,7 +23,7 @@ from kombu.utils.json import dumps, loads
 from redis import Redis
 
 from bridge.limits.answers import Parcel, Unacked
-from bridge.redis_transport import hasten, unacked_keys
+from bridge.redis_transport import is_of_redis, prepare, unacked_keys
 
 log = logging.getLogger(__name__)
 
@@ -80,21 +80,21 @@ class Broker:
         self._counts_up = consumer.connection.transport.driver_type == "redis"
         channel = consumer.connection.default_channel
         self.is_limits_redis = _is_same(channel, limits)
-        if self.is_limits_redis:
-            hasten(channel)
-            self._hasten_reconnections()
-        else:
+        if is_of_redis(channel):
+            prepare(channel)
+            self._prepare_reconnections()
+        if not self.is_limits_redis:
             log.warning(_NOT_THE_SAME, consumer.connection.transport.driver_type, GRANTED)
             for name in list(self._app.amqp.queues.consume_from):
                 self._consume_granted(name)
 
-    def _hasten_reconnections(self) -> None:
+    def _prepare_reconnections(self) -> None:
         """Each connection has a channel of its own."""
         consumer, connect = self._consumer, self._consumer.connect
 
         def connecting() -> Any:
             connection = connect()
-            hasten(connection.default_channel)
+            prepare(connection.default_channel)
             return connection
 
         consumer.connect = connecting
@@ -210,12 +210,11 @@ def _granted(queue: str) -> Queue:
 
 def _is_same(channel: Any, limits: Redis) -> bool:
     """Whether the channel's broker is the Redis of the limits, database and all: by leaving a word there."""
-    client = getattr(channel, "client", None)
-    if not isinstance(client, Redis) or not hasattr(channel, "unacked_key"):
+    if not is_of_redis(channel):
         return False
     key, word = f"taskcast:probe:{secrets.token_hex(8)}", secrets.token_hex(8)
     limits.set(key, word, px=5_000)
-    found = Redis(connection_pool=client.connection_pool).get(key)  # no prefix of the broker's keys
+    found = Redis(connection_pool=channel.client.connection_pool).get(key)  # no prefix of the broker's keys
     limits.delete(key)
     return found in (word, word.encode())
 

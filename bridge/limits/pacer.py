@@ -63,6 +63,7 @@ class Pacer:
         if self._thread.is_alive():
             self._thread.join(timeout)
         self._leases.close()
+        self._custody.close()
 
     def _run(self) -> None:
         next_at = 0.0

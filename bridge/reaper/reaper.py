@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 from bridge import lifecycle
 from bridge.backoff import Outage
 from bridge.extension import Bridge
-from bridge.limits.custody import restore_orphans
+from bridge.limits.custody import broker_in_time, restore_orphans
 from bridge.limits.scripts import LimitScripts
 from bridge.outbox import OutboxUnavailable
 from bridge.publisher.writer import WAITED_OUT
@@ -108,9 +108,15 @@ class Reaper:
         swept = self._scripts.sweep(f"reaper!{self._token}", self._lease)
         if swept.buried:
             log.warning("%d workers are gone, and none is left", swept.buried)
-            restore_orphans(self._bridge.app, self._limits, f"{root}unacked", f"{root}workers")
+            self._restore_orphans()
         for meta in swept.died:
             self._bridge.signals.told_of(meta, lifecycle.queued_again())
+
+    def _restore_orphans(self) -> None:
+        root = self._scripts.root
+        with broker_in_time(self._bridge.app) as broker:
+            if broker.transport.driver_type == "redis":
+                restore_orphans(broker, self._limits, f"{root}unacked", f"{root}workers", self._lease)
 
     # Looking
 

@@ -23,6 +23,7 @@ from redis import Redis
 from bridge.events import run_uuid
 from bridge.limits.attempts import task_id_of
 from bridge.limits.broker import GRANTED
+from bridge.redis_transport import returned_keys
 from bridge.scripts import text
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class Lookout:
             bound = self._bound_queues(broker) - queues
             for message in broker.queued(bound):  # where others may keep what is none of Celery's
                 _noted(message, seen)
-            ours = [broker.queued(queues), broker.taken(self._registered())]
+            ours = [broker.queued(queues), broker.taken(self._registered()), broker.returned()]
             unread = sum(not _noted(message, seen) for messages in ours for message in messages)
             self._tell(unread)
             return not unread
@@ -172,6 +173,13 @@ class _Broker:
         for key in sorted({self._channel.unacked_key, *unacked}):
             for _, raw in self._redis.hscan_iter(self._prefix + key, count=_PAGE):
                 yield (_parsed(raw) or [None])[0]
+
+    def returned(self) -> Iterator[Any]:
+        """The messages that went back to their queues, and that nobody has taken as far as is known."""
+        returned, *_ = returned_keys(self._channel)
+        for _, raw in self._redis.hscan_iter(returned, count=_PAGE):
+            _, message = _parsed(raw) or [None, ""]
+            yield _parsed(message)
 
 
 def _noted(message: Any, seen: Whereabouts) -> bool:

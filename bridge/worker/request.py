@@ -19,6 +19,7 @@ from celery.worker.state import task_ready
 from celery.worker.strategy import hybrid_to_proto2
 
 from bridge.limits.broker import own_queue
+from bridge.redis_transport import go_first
 from bridge.worker.stored import stored_end
 
 if TYPE_CHECKING:
@@ -147,6 +148,8 @@ class BridgeRequest(Request):  # named by BridgeTask.Request, Celery's extension
             if self._admission is not None:
                 self._admission.leases.give_back(self, died=self._child_died)
             self._bridge.signals.requeued(self.task, self._context)
+        if requeue and self._child_died:
+            go_first(self.message)  # it had its turn
         return super().reject(requeue=requeue)
 
     def end_unstarted(self, why: str) -> None:

@@ -13,8 +13,10 @@ from celery import chain
 
 from bridge import LeaseLost, current_run
 from tests.acceptance.celery_app import celery_app, returning_soon
+from tests.acceptance.leases.dying import die_taking
 from tests.acceptance.limits.ledger import LEDGER, noted, now
 
+die_taking()
 app = celery_app("leases", returning_soon(3600), result_backend_always_retry=True)
 
 
@@ -49,6 +51,12 @@ def told(task: Any, name: str) -> Iterator[int]:
 
 @app.task(bind=True, public_result=True)
 def long(self: Any, name: str) -> int:
+    with told(self, name) as number:
+        return number
+
+
+@app.task(bind=True, public_result=True, reject_on_worker_lost=True)
+def rejected(self: Any, name: str) -> int:
     with told(self, name) as number:
         return number
 

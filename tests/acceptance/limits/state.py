@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -41,6 +42,22 @@ class Books:
         """No slot is held, nobody waits, no grant is on its way."""
         grants = int(self._redis.zcard(f"{self._root}grants"))  # type: ignore[arg-type]
         return not self.holders() and not self.held() and not self.waiting() and not grants
+
+    def mentions(self, run: str) -> list[str]:
+        """The keys of all of Redis that hold a run's id, in whatever form."""
+        return sorted(key.decode() for key in self._redis.scan_iter() if run.encode() in self._dump(key))
+
+    def _dump(self, key: bytes) -> bytes:
+        reads: dict[bytes, Callable[[bytes], Any]] = {
+            b"string": self._redis.get,
+            b"list": lambda key: self._redis.lrange(key, 0, -1),
+            b"set": self._redis.smembers,
+            b"zset": lambda key: self._redis.zrange(key, 0, -1),
+            b"hash": self._redis.hgetall,
+            b"stream": self._redis.xrange,
+        }
+        kind: Any = self._redis.type(key)
+        return key + repr(reads[kind](key) if kind in reads else "").encode()
 
 
 class Sender:

@@ -91,6 +91,17 @@ def test_a_second_copy_is_kept_of_a_run_that_executes_and_of_no_other(desk: Desk
     assert desk.granted() == ["run2:1:0"]
 
 
+def test_who_dies_with_a_second_copy_kept_is_reported_as_the_attempt_that_it_was(desk: Desk) -> None:
+    desk.declare()
+    ask = Ask("run:1:0", "dies", "task|a|", (), 0, meta='{"n":1}')
+    for attempt in (1, 2, 3):
+        assert desk.scripts.admit(ask).word == "run"
+        desk.redis.zadd(f"{desk.scripts.root}workers", {"dies": 0})
+        if attempt == 2:
+            assert desk.scripts.spare(ask.member, Parcel(b"second copy", "queue", ask.meta))
+        assert desk.sweep().died == (f'{{"n":{attempt}}}',)
+
+
 def test_granted_runs_go_before_whatever_else_is_in_their_queue(desk: Desk) -> None:
     desk.declare(slots_a="1")
     holder = desk.ask("task|a| slots|a|").holder
