@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery
 from kombu.message import Message
@@ -19,6 +19,9 @@ from kombu.utils.json import dumps
 from redis import Redis, RedisError
 
 from bridge.own_connection import Command, OwnConnection
+
+IN_TIME: Final = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0, "max_retries": 1}
+"""Transport options of a connection for who must not wait for a Redis that hangs, or is away."""
 
 
 def is_of_redis(channel: Any) -> bool:

@@ -14,15 +14,15 @@ from typing import Any, Final
 
 from celery import Celery
 from celery.worker.state import active_requests, reserved_requests, scheduled_requests
-from redis import Redis
+from kombu.exceptions import OperationalError
+from redis import Redis, RedisError
 
-from bridge.redis_transport import is_of_redis, keep_returned, returned_keys
+from bridge.redis_transport import IN_TIME, is_of_redis, keep_returned, returned_keys
 from bridge.scripts import milliseconds, source, text
 
 log = logging.getLogger(__name__)
 
 _OPTIONS: Final = ("unacked_key", "unacked_index_key")
-_IN_TIME: Final = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
 _GONE_FOR: Final = 3
 """Leases after which a message that is gone was not lost with a worker, which would be known to be dead."""
 
@@ -35,7 +35,7 @@ class Custody:
         self._register, self._workers = f"{root}unacked", f"{root}workers"
         self._consumer: Any = None
         self._connection: Any = None
-        self._was_cut = False
+        self._was_cut = self._is_waiting = False
         self._lease = timedelta()
         self._strays: set[str] = set()
         given = app.conf.broker_transport_options or {}
@@ -65,9 +65,17 @@ class Custody:
         """Give back what dead workers had taken; returns how many messages."""
         if not self._is_redis:
             return 0
-        return restore_orphans(
-            self._broker(), self._redis, self._register, self._workers, self._lease, asking=self._worker
-        )
+        try:
+            found = restore_orphans(
+                self._broker(), self._redis, self._register, self._workers, self._lease, asking=self._worker
+            )
+        except (RedisError, OperationalError) as error:  # the limits' Redis may answer, and the broker not
+            if not self._is_waiting:
+                log.warning("messages of dead workers wait until Redis answers (%s)", type(error).__name__)
+            self._is_waiting = True
+            return 0
+        self._is_waiting = False
+        return found
 
     def restore_strays(self) -> int:
         """Give back what this worker had taken over a connection that broke; returns how many messages."""
@@ -124,8 +132,8 @@ def _let_go(delivery_tag: str, *_: Any, **__: Any) -> None:
 
 
 def broker_in_time(app: Celery) -> Any:
-    """A connection to a Redis broker, for who must not wait for it for ever."""
-    return app.connection_for_write(transport_options=_IN_TIME)
+    """A connection to the broker, for who must not wait for it for ever."""
+    return app.connection_for_write(transport_options=IN_TIME)
 
 
 def restore_orphans(
@@ -153,8 +161,6 @@ def restore_orphans(
         redis.hdel(register, worker)
     if found:
         log.warning("%d messages that dead workers had taken are in their queues again", found)
-    if again:
-        log.warning("%d messages were lost as somebody took them, and are in their queues again", again)
     return found + again
 
 
@@ -178,4 +184,7 @@ def _look_for_returned(channel: Any, lease: timedelta, in_danger: bool) -> int:
     redis = Redis(connection_pool=channel.client.connection_pool)  # adds no prefix by itself
     look = redis.register_script(source("look_for_returned"))
     danger = "1" if in_danger else ""
-    return int(look(keys=returned_keys(channel), args=[danger, _GONE_FOR * milliseconds(lease)]))
+    again = int(look(keys=returned_keys(channel), args=[danger, _GONE_FOR * milliseconds(lease)]))
+    if again:
+        log.warning("%d messages were lost as somebody took them, and are in their queues again", again)
+    return again

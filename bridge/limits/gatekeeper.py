@@ -67,7 +67,7 @@ class Gatekeeper:
             self._lifeline.keep_from_forks()
         self._consumer = consumer
         self._attach()
-        remember_what_executes(consumer.pool)
+        remember_what_executes(consumer.pool, self._admission.leases.leave_unstarted)
         stop_out_of_handlers(consumer.controller)
         stop_what_was_given(consumer)
         wait_for_what_executes(consumer.controller)

@@ -114,7 +114,7 @@ class Leases:
             if ended.ask.member == member:
                 self._free(ended)
 
-    # Asked by bridge.worker.request
+    # Asked by bridge.worker
 
     def leave(self, request: Any) -> None:
         """Free the slots of a run that executes no longer, once."""
@@ -130,6 +130,13 @@ class Leases:
             self._gather(execution.holder)
         elif not self._link.is_up or not self._free(execution):  # the consumer's loop waits for Redis once
             self._unreleased.append(execution)
+
+    def leave_unstarted(self, jobs: Collection[Any]) -> None:
+        """Free the slots of runs that the pool has dropped; their messages are delivered again."""
+        for execution in list(self._executing.values()):
+            result = execution.request._apply_result
+            if result is not None and result() in jobs:
+                self.leave(execution.request)
 
     def leave_and_ack(self, request: Any) -> bool:
         """Free the slots and ack the message in one step; False where that takes two, or Redis is away."""

@@ -6,7 +6,7 @@
 -- ARGV    1: '1' when messages were in danger since the last look, 2: ms after which one that is gone was
 --         taken by somebody who does not note it, or purged
 -- returns how many went back once more
-local MOST, DEPTH, EVERY = 20, 10000, 1000  -- messages of a look; how deep in its queue one may be; ms
+local MOST, EVERY = 20, 1000  -- messages of a look; ms
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if ARGV[1] == '1' then redis.call('SET', KEYS[3], now) end
@@ -30,7 +30,7 @@ for place = 1, #due, 2 do
   if kept then queue, message = unpack(cjson.decode(kept)) end
   if not kept then
     forget(tag)
-  elseif redis.call('LPOS', queue, message, 'RANK', -1, 'MAXLEN', DEPTH) then
+  elseif redis.call('LPOS', queue, message, 'RANK', -1) then
     seen(tag)
   elseif seen_at >= 0 then  -- or somebody has taken it and is about to note it
     redis.call('ZADD', KEYS[2], -(seen_at > 0 and seen_at or now), tag)

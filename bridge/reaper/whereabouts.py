@@ -23,15 +23,12 @@ from redis import Redis
 from bridge.events import run_uuid
 from bridge.limits.attempts import task_id_of
 from bridge.limits.broker import GRANTED
-from bridge.redis_transport import returned_keys
+from bridge.redis_transport import IN_TIME, returned_keys
 from bridge.scripts import text
 
 log = logging.getLogger(__name__)
 
 _PAGE: Final = 500
-_IN_TIME: Final = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
-"""A bridge process that is to end would wait for a Redis that hangs."""
-
 _BINDINGS: Final = "_kombu.binding."
 _BINDINGS_EVERY: Final = 60.0
 _SEPARATOR: Final = "\x06\x16"  # between the parts of a binding
@@ -117,7 +114,7 @@ class Lookout:
     # What the broker keeps
 
     def _note_messages(self, seen: Whereabouts, queues: set[str]) -> bool:
-        with self._app.connection_for_read(transport_options=_IN_TIME) as connection:
+        with self._app.connection_for_read(transport_options=IN_TIME) as connection:
             if connection.transport.driver_type != "redis":
                 return False
             broker = _Broker(connection.default_channel)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
@@ -13,12 +13,13 @@ from celery.utils import log
 from celery.worker.state import active_requests
 
 
-def remember_what_executes(pool: Any) -> None:
-    """Keep jobs that a pool process was given, until they have ended.
+def remember_what_executes(pool: Any, dropped: Callable[[Collection[Any]], None]) -> None:
+    """Keep jobs that a pool process was given, until they have ended, and tell of those that were dropped.
 
-    Celery's `flush`, at each shutdown and loss of the broker's connection, forgets those whose start has not
-    been heard of yet. They execute all the same: unseen, and once more when their messages are delivered
-    again; the shutdown waits half a minute for a process whose last result nobody reads.
+    Celery's `flush`, at each shutdown and loss of the broker's connection, forgets all whose start has not
+    been heard of yet. What a process was given executes all the same: unseen, and once more when its message
+    is delivered again; the shutdown waits half a minute for a process whose last result nobody reads. The
+    others never execute, and nobody says so.
     """
     jobs = getattr(getattr(pool, "_pool", None), "_cache", None)
     flush = getattr(pool, "flush", None)
@@ -26,10 +27,13 @@ def remember_what_executes(pool: Any) -> None:
         return
 
     def flushing() -> None:
-        for job in tuple(jobs.values()):
+        kept = tuple(jobs.values())
+        for job in kept:
             if getattr(job, "_write_to", None) is not None:
                 job._accepted = True
         flush()
+        if gone := [job for job in kept if not job._accepted]:
+            dropped(gone)
 
     pool.flush = flushing
 

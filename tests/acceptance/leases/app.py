@@ -13,11 +13,11 @@ from celery import chain
 
 from bridge import LeaseLost, current_run
 from tests.acceptance.celery_app import celery_app, returning_soon
-from tests.acceptance.leases.dying import die_taking
+from tests.acceptance.leases.moments import at_chosen_moments
 from tests.acceptance.limits.ledger import LEDGER, noted, now
 
-die_taking()
 app = celery_app("leases", returning_soon(3600), result_backend_always_retry=True)
+at_chosen_moments(app)
 
 
 def folder() -> Path:

@@ -6,7 +6,7 @@ import redis
 
 from bridge.settings import BridgeSettings
 from tests.acceptance.leases.conftest import Post, Rows, attempts, executing
-from tests.acceptance.leases.dying import DIES_TAKING
+from tests.acceptance.leases.moments import DIES_TAKING
 from tests.acceptance.limits.fleet import Fleet, Worker
 from tests.waiting import wait_until
 

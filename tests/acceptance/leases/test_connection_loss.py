@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import redis
 
 from bridge.settings import BridgeSettings
 from tests.acceptance.leases.conftest import Leases, Post, Rows, attempts, executing
+from tests.acceptance.leases.moments import STARTS_LATE
 from tests.acceptance.limits.fleet import Fleet
 from tests.acceptance.limits.proxy import Proxy
 from tests.processes import environment
@@ -54,6 +57,23 @@ def test_what_executes_when_the_connection_breaks_ends_once_in_the_same_worker(
         assert attempts(fleet, run) == ([1, 2] if name == "again" else [1])
     assert rows.final(sender.send("quick"))["status"] == "completed"
     assert "Unrecoverable error" not in worker.process.output()
+    wait_until(lambda: not books.leftovers(), "nothing is left")
+
+
+def test_what_no_pool_process_had_been_given_when_the_connection_broke_executes_after_all(
+    proxy: Proxy, distant: Fleet, sender: Post, rows: Rows, books: Leases
+) -> None:
+    """Celery drops it, as its message comes again."""
+    fleet = distant
+    fleet.env[STARTS_LATE] = str(Path(fleet.ledger.path).with_name("go-processes"))
+    worker = fleet.start("prefork", 1)
+    run = sender.send("quick")
+    wait_until(lambda: books.state_of(run).get("state") == "held", "it is about to execute")
+    proxy.cut()
+    wait_until(lambda: worker.process.output().count("Connected to redis") > 1, "it is connected again")
+    fleet.go("processes")
+    assert rows.final(run)["status"] == "completed"
+    assert attempts(fleet, run) == [1]
     wait_until(lambda: not books.leftovers(), "nothing is left")
 
 
