@@ -32,7 +32,8 @@ def remember_what_executes(pool: Any, dropped: Callable[[Collection[Any]], None]
             if getattr(job, "_write_to", None) is not None:
                 job._accepted = True
         flush()
-        if gone := [job for job in kept if not job._accepted]:
+        left = set(jobs.values())
+        if gone := [job for job in kept if job not in left]:
             dropped(gone)
 
     pool.flush = flushing
