@@ -98,15 +98,17 @@ def keep_returned(channel: Any) -> None:
 
     What is rejected goes to the other end, where it would have to be looked for behind all others.
     """
-    if "_do_restore_message" in vars(channel):
-        return  # kept already
+    if "_do_restore_message" in vars(channel) or not is_of_redis(channel):
+        return  # kept already, or by nobody looked after
     restore = channel._do_restore_message
     returned, index, _ = returned_keys(channel, prefix="")  # the client adds it
 
     def restoring(raw: Any, exchange: str, routing_key: str, pipe: Any, leftmost: bool = False) -> None:
         restore(raw, exchange, routing_key, pipe, leftmost)
+        if leftmost or not _is_redelivered(raw):
+            return
         queues = list(channel._lookup(exchange, routing_key))
-        if leftmost or not _is_redelivered(raw) or len(queues) != 1:
+        if len(queues) != 1:
             return
         tag, priority = raw["properties"]["delivery_tag"], channel._get_message_priority(raw, reverse=False)
         key = channel.global_keyprefix + channel._q_for_pri(queues[0], priority)

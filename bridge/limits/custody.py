@@ -3,6 +3,7 @@
 Left to itself, the Redis transport keeps such messages of all workers together, and gives those of a dead
 worker back after the visibility timeout, an hour or more. Here each worker keeps its own, under keys that
 are registered beside the limits, so that any other worker gives them back as soon as that one is dead.
+What was given back is kept besides until it is taken, as a worker that dies in between takes it along.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from celery.worker.state import active_requests, reserved_requests, scheduled_re
 from kombu.exceptions import OperationalError
 from redis import Redis, RedisError
 
+from bridge.backoff import Outage
 from bridge.redis_transport import IN_TIME, is_of_redis, keep_returned, returned_keys
 from bridge.scripts import milliseconds, source, text
 
@@ -35,7 +37,8 @@ class Custody:
         self._register, self._workers = f"{root}unacked", f"{root}workers"
         self._consumer: Any = None
         self._connection: Any = None
-        self._was_cut = self._is_waiting = False
+        self._was_cut = False
+        self._outage = Outage("broker", "what dead workers had taken waits", timedelta(seconds=1))
         self._lease = timedelta()
         self._strays: set[str] = set()
         given = app.conf.broker_transport_options or {}
@@ -70,11 +73,9 @@ class Custody:
                 self._broker(), self._redis, self._register, self._workers, self._lease, asking=self._worker
             )
         except (RedisError, OperationalError) as error:  # the limits' Redis may answer, and the broker not
-            if not self._is_waiting:
-                log.warning("messages of dead workers wait until Redis answers (%s)", type(error).__name__)
-            self._is_waiting = True
+            self._outage.failed(error)  # asked again with the next beat
             return 0
-        self._is_waiting = False
+        self._outage.healed()
         return found
 
     def restore_strays(self) -> int:
@@ -170,8 +171,7 @@ def _restore(channel: Any, keys: Any) -> int:
 
 def _give_back(channel: Any, keys: Any, tags: Any) -> int:
     """Put messages back at the consuming end of their queues, the oldest first in line."""
-    if is_of_redis(channel):
-        keep_returned(channel)
+    keep_returned(channel)
     qos = channel.QoS(channel)
     vars(qos).update(zip(_OPTIONS, keys, strict=True))
     for tag in reversed(list(tags)):
@@ -181,6 +181,8 @@ def _give_back(channel: Any, keys: Any, tags: Any) -> int:
 
 def _look_for_returned(channel: Any, lease: timedelta, in_danger: bool) -> int:
     """Give back once more what was lost as somebody took it; returns how many messages."""
+    if not is_of_redis(channel):
+        return 0
     redis = Redis(connection_pool=channel.client.connection_pool)  # adds no prefix by itself
     look = redis.register_script(source("look_for_returned"))
     danger = "1" if in_danger else ""
